@@ -1,0 +1,179 @@
+// Package transports holds the words that every encapsulation shares: names,
+// packets, carriers and the network they stand on. It implements none of them.
+//
+// An encapsulation knows that a packet is an IKE message or an ESP packet and
+// nothing of what is inside.
+package transports
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// A Name names an encapsulation, as users write it in the configuration.
+type Name string
+
+// The encapsulations of the design, in the default order of preference.
+const (
+	ESP       Name = "esp"       // IP protocol 50, RFC 4303
+	UDP       Name = "udp"       // RFC 3948
+	TCP       Name = "tcp"       // RFC 9329
+	WebSocket Name = "websocket" // RFC 6455 binary messages, over TLS or plain
+	HTTP      Name = "http"      // plain requests and responses
+)
+
+// A Kind says what a packet is; every encapsulation can tell the two apart.
+type Kind uint8
+
+// The two kinds of RFC 3948 and RFC 9329.
+const (
+	KindESP Kind = iota + 1 // an ESP packet, from its SPI on
+	KindIKE                 // an IKE message, from its initiator SPI on
+)
+
+// String gives the kind's name in lower case.
+func (k Kind) String() string {
+	switch k {
+	case KindESP:
+		return "esp"
+	case KindIKE:
+		return "ike"
+	}
+	return "unknown"
+}
+
+// MaxPacket is the largest packet that any encapsulation carries, in bytes:
+// RFC 9329 counts 16 bits including the length field and the non-ESP marker.
+const MaxPacket = 65535 - 2 - 4
+
+// A Packet is one IKE message or one ESP packet, without the marker or length
+// that the encapsulation adds.
+type Packet struct {
+	Kind Kind
+	// Urgent packets (registrations, IKE, keepalives) go ahead of a carrier's
+	// queue and never wait for room in it.
+	Urgent bool
+	Data   []byte
+}
+
+// A Description tells how a packet was sent, as one end of the path sees it.
+// Comparing both ends' descriptions shows what lies between them.
+type Description struct {
+	Encapsulation Name
+	Source        netip.AddrPort // of the end that sent the packet described
+	Destination   netip.AddrPort
+
+	// For encapsulations in HTTP; empty elsewhere.
+	Authority string   // the Host that was asked for
+	Path      string   // the request path
+	Proxy     string   // host:port of the upstream proxy in use
+	CertHash  [32]byte // SHA-256 of the TLS certificate seen or shown, zero without TLS
+}
+
+// Reverse is the description of a packet that goes the other way.
+func (d Description) Reverse() Description {
+	d.Source, d.Destination = d.Destination, d.Source
+	return d
+}
+
+// Errors that carriers return and callers test for.
+var (
+	ErrTooBig   = errors.New("packet is larger than the encapsulation carries")
+	ErrFull     = errors.New("the carrier's queue is full")
+	ErrProtocol = errors.New("the peer broke the encapsulation's rules")
+)
+
+// A Carrier is one live use of an encapsulation between two endpoints. Its
+// methods may be called from several goroutines. After Close each method that
+// fails returns an error matching net.ErrClosed.
+type Carrier interface {
+	Name() Name
+
+	// Send hands over packets in order and keeps none of them. Packets that
+	// are not urgent wait while the carrier's queue is full, until there is
+	// room or the carrier is closed: that is the backpressure of streams.
+	// Urgent ones go ahead of those and return ErrFull rather than wait.
+	// A packet above MTU gives ErrTooBig, and the others are still sent.
+	Send(ps []Packet) error
+
+	// MTU is the largest packet that Send takes, in bytes; it counts Packet.Data,
+	// not the encapsulation's own headers.
+	MTU() int
+
+	// Describe gives the addresses as this end sees them, Source being this end.
+	Describe() Description
+
+	// Validated reports that the encapsulation itself has proven that the peer
+	// receives at its address, as a TCP handshake does (RFC 9000, Section 8.1).
+	Validated() bool
+
+	// Close ends the carrier at once; packets still queued are dropped.
+	Close() error
+}
+
+// A Handler takes what carriers receive.
+type Handler interface {
+	// Receive is called with packets in order of arrival. They are valid, and
+	// may be written over, until it returns. While it runs, the carrier reads
+	// nothing more. It may be called from several goroutines for different
+	// carriers, and for the carriers of one UDP socket from one.
+	Receive(c Carrier, ps []Packet)
+
+	// Closed tells once that a carrier has ended. err matches net.ErrClosed if
+	// this end closed it. No Receive for that carrier follows.
+	Closed(c Carrier, err error)
+}
+
+// An Opening says how to open a carrier.
+type Opening struct {
+	Network Network
+	Local   netip.Addr     // the address to send from; the zero Addr leaves it to the system
+	Remote  netip.AddrPort // the server's address and the one port of all encapsulations
+
+	// First is called once, when the carrier's addresses are known and before
+	// its first byte leaves; what it returns rides in the first flight. It may
+	// be nil. The packets must stay as they are until Dial returns.
+	First func(Description) []Packet
+
+	Handler Handler
+}
+
+// A Transport opens carriers of one encapsulation.
+type Transport interface {
+	Name() Name
+
+	// Dial opens a carrier. It returns when the carrier takes packets, which
+	// for UDP is at once. Cancelling ctx ends the attempt, not the carrier.
+	// Handler calls may come before Dial returns.
+	Dial(ctx context.Context, o Opening) (Carrier, error)
+}
+
+// A Listener serves one encapsulation at the server. It calls the handler that
+// it was made with.
+type Listener interface {
+	// Serve runs until Close, or until the socket fails; after Close it returns
+	// an error matching net.ErrClosed.
+	Serve() error
+	// Close ends Serve and all carriers of the listener.
+	Close() error
+}
+
+// A Network is where sockets come from: the system's, or a laboratory's.
+type Network interface {
+	// DialUDP gives a connected UDP socket; its local address is a real one,
+	// never the unspecified address.
+	DialUDP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
+	ListenUDP(ctx context.Context, local netip.AddrPort) (PacketConn, error)
+	DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
+	ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error)
+}
+
+// A PacketConn is an unconnected UDP socket. *net.UDPConn is one.
+type PacketConn interface {
+	ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error)
+	WriteToUDPAddrPort(b []byte, addr netip.AddrPort) (int, error)
+	LocalAddr() net.Addr
+	Close() error
+}
