@@ -1,0 +1,38 @@
+// Package client is the mobile end of the tunnel: it keeps one link to a
+// server alive over whatever network there is, and dials through it.
+package client
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"net/netip"
+
+	"github.com/godwit-net/godwit/transports"
+)
+
+// A Config says which server, which key and which encapsulations. All fields
+// without a default are required.
+type Config struct {
+	Logger *slog.Logger // nil discards
+
+	// Network is where sockets come from.
+	Network transports.Network
+	// Transports are the encapsulations this client may use, best first.
+	Transports []transports.Transport
+
+	Server     string            // the server's HOST:PORT; all encapsulations share the port
+	ServerKey  ed25519.PublicKey // pinned
+	PrivateKey ed25519.PrivateKey
+
+	// Resolve finds the server's addresses; it is asked again at each
+	// registration. Default: the system's resolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+
+	// Changes tells that addresses or routes of this host may have changed.
+	// Nil: the client notices only by silence and socket errors.
+	Changes <-chan struct{}
+	// LocalAddress gives the source address that packets to remote would have
+	// now. Default: the system's choice.
+	LocalAddress func(remote netip.Addr) (netip.Addr, error)
+}

@@ -1,0 +1,52 @@
+// Package server is the fixed end of the tunnel: it answers IKE and
+// registrations over every encapsulation at one port, and lets its clients'
+// streams out by ordinary sockets.
+package server
+
+import (
+	"context"
+	"crypto/ed25519"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/netip"
+
+	"github.com/godwit-net/godwit/transports"
+)
+
+// A Config says who the server is and who may come in. All fields without a
+// default are required.
+type Config struct {
+	Logger *slog.Logger // nil discards
+
+	// Network is where sockets come from.
+	Network transports.Network
+	// Listen is the one address and port of all encapsulations.
+	Listen netip.AddrPort
+	// Encapsulations to serve, best first: of udp, tcp, websocket. Empty: all three.
+	Encapsulations []transports.Name
+
+	PrivateKey     ed25519.PrivateKey // what clients pin
+	TLSCertificate tls.Certificate
+	WebSocketPath  string // begins with a slash; nobody can guess it
+
+	// Pool4 and Pool6 are the inner networks; their first addresses are the server's.
+	Pool4, Pool6 netip.Prefix
+
+	// Lookup finds the user with a public key. An error refuses it.
+	Lookup func(key ed25519.PublicKey) (*User, error)
+	// Joined is told each time that a user has proven to hold its key. May be nil.
+	Joined func(name string)
+
+	// Egress connects clients' streams to their targets and resolves names.
+	Egress func(ctx context.Context, network, address string) (net.Conn, error)
+}
+
+// A User is one client that may come in.
+type User struct {
+	Name           string
+	Inner4, Inner6 netip.Addr // fixed inner addresses out of the pools
+}
+
+// SOCKSPort is the port of the SOCKS5 service on the server's inner addresses.
+const SOCKSPort = 1080
