@@ -1,0 +1,75 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// The files of a client's folder.
+const (
+	clientFile = "client.toml"
+	clientKey  = "client.key"
+)
+
+// A ClientDir is the folder of a client: its settings and its key.
+type ClientDir struct {
+	Config Client
+	Key    ed25519.PrivateKey
+	path   string
+}
+
+// Path is the folder's.
+func (d *ClientDir) Path() string { return d.path }
+
+// JoinClient makes a client's folder from a link. A folder with settings is
+// left alone and gives an *Error.
+func JoinClient(dir string, l *Link) (*ClientDir, error) {
+	file := filepath.Join(dir, clientFile)
+	if _, err := os.Stat(file); err == nil {
+		return nil, &Error{What: "this folder has joined a server already", Where: dir, Do: "choose another folder with --dir, or remove " + file + " first"}
+	}
+	c := Client{
+		Name: l.Name, Server: l.Endpoint, ServerKey: l.ServerKey, CertHash: l.CertHash, WebSocketPath: l.WebSocketPath,
+		Listen: DefaultListen, Encapsulations: DefaultEncapsulations(),
+	}
+	text := c.Encode()
+	if _, err := ParseClient(file, text); err != nil {
+		return nil, err
+	}
+	if err := makeDir(dir); err != nil {
+		return nil, err
+	}
+	removeTemporaries(dir)
+	if err := writeKey(filepath.Join(dir, clientKey), l.PrivateKey()); err != nil {
+		return nil, err
+	}
+	// The settings come last: a folder that has them is whole.
+	if err := writeFile(file, text); err != nil {
+		return nil, err
+	}
+	return LoadClient(dir)
+}
+
+// LoadClient reads a client's folder. Errors are of type *Error.
+func LoadClient(dir string) (*ClientDir, error) {
+	file := filepath.Join(dir, clientFile)
+	data, err := readFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, &Error{What: "no client is set up here", Where: dir, Do: "run godwit client join LINK, or name the folder with --dir", Err: err}
+	}
+	if err != nil {
+		return nil, cannotRead(file, err)
+	}
+	c, err := ParseClient(file, data)
+	if err != nil {
+		return nil, err
+	}
+	d := &ClientDir{Config: *c, path: dir}
+	if d.Key, err = readKey(filepath.Join(dir, clientKey)); err != nil {
+		return nil, err
+	}
+	return d, nil
+}

@@ -1,0 +1,365 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// maxClients bounds what is read from clients/.
+const maxClients = 65536
+
+// rescanAfter is how old a snapshot may be when a key is not in it and the
+// folder looks unchanged. A folder's time of change is coarse, and an editor
+// may write a file in place; so looks are not trusted for longer, and strangers
+// cause no more than one reading a second.
+const rescanAfter = time.Second
+
+// A snapshot is what clients/ held at one time.
+type snapshot struct {
+	byKey   map[string]entry
+	changed time.Time // the folder's time of change, read before its files
+	scanned time.Time // when it was read, by the caller's clock
+	number  uint64    // grows with each reading
+}
+
+// An entry is one client with the looks of its file.
+type entry struct {
+	record ClientRecord
+	stamp  stamp
+}
+
+// A stamp tells whether a file may have changed.
+type stamp struct {
+	modified time.Time
+	size     int64
+}
+
+func (d *ServerDir) clientsPath() string { return filepath.Join(d.path, clientsDir) }
+
+func (d *ServerDir) recordPath(name string) string {
+	return filepath.Join(d.clientsPath(), name+".toml")
+}
+
+// lock keeps other processes from writing to clients/.
+func (d *ServerDir) lock() (unlock func(), err error) {
+	if err := makeDir(d.clientsPath()); err != nil {
+		return nil, err
+	}
+	return lockFile(filepath.Join(d.clientsPath(), clientsLock))
+}
+
+// readRecord reads one client's file with its looks. A missing file gives an
+// error that matches fs.ErrNotExist.
+func (d *ServerDir) readRecord(name string) (*ClientRecord, stamp, error) {
+	path := d.recordPath(name)
+	// Looks first: a change while reading makes them old, never too new.
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	data, err := readFile(path)
+	if err != nil {
+		return nil, stamp{}, err
+	}
+	r, err := parseRecord(path, name, data)
+	return r, stamp{info.ModTime(), info.Size()}, err
+}
+
+// scan reads all of clients/, in order of names. Broken files are in broken;
+// err is set if the folder itself cannot be read.
+func (d *ServerDir) scan() (entries []entry, broken []error, err error) {
+	files, err := os.ReadDir(d.clientsPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, nil
+	}
+	if err != nil {
+		return nil, nil, cannotRead(d.clientsPath(), err)
+	}
+	for _, f := range files {
+		name, isRecord := strings.CutSuffix(f.Name(), ".toml")
+		if !isRecord || CheckName(name) != nil || len(entries) >= maxClients {
+			continue
+		}
+		r, s, err := d.readRecord(name)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // removed meanwhile
+		case err != nil:
+			broken = append(broken, cannotRead(d.recordPath(name), err))
+		default:
+			entries = append(entries, entry{*r, s})
+		}
+	}
+	return entries, broken, nil
+}
+
+// Clients gives all clients in order of names, read afresh. The error joins
+// what is wrong with single files; the other clients are given with it.
+func (d *ServerDir) Clients() ([]ClientRecord, error) {
+	entries, broken, err := d.scan()
+	if err != nil {
+		return nil, err
+	}
+	records := make([]ClientRecord, 0, len(entries))
+	for _, e := range entries {
+		records = append(records, e.record)
+	}
+	return records, errors.Join(broken...)
+}
+
+// Invite makes a client with a new key and the next free inner addresses, and
+// gives its link, which is good for validFor. A name in use gives an *Error,
+// unless its link expired unused.
+func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (*Link, error) {
+	if err := CheckName(name); err != nil {
+		return nil, err
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	removeTemporaries(d.clientsPath())
+
+	entries, broken, err := d.scan()
+	if err != nil {
+		return nil, err
+	}
+	// A broken file may hold an address that would be given twice.
+	if len(broken) > 0 {
+		return nil, broken[0]
+	}
+	used := make(map[netip.Addr]bool, 2*len(entries))
+	for _, e := range entries {
+		// Names that differ in case only are one file on some systems.
+		if strings.EqualFold(e.record.Name, name) {
+			if !e.record.Joined && !now.Before(e.record.Expires) {
+				continue
+			}
+			return nil, &Error{What: "a client of this name exists", Where: e.record.Name, Do: "choose another name, or run godwit server remove " + e.record.Name + " first"}
+		}
+		used[e.record.Inner4], used[e.record.Inner6] = true, true
+	}
+	if len(entries) >= maxClients {
+		return nil, &Error{What: "65,536 clients are there already", Where: d.clientsPath(), Do: "remove some with godwit server remove NAME"}
+	}
+	r := &ClientRecord{Name: name, Created: now, Expires: now.Add(validFor).UTC().Truncate(time.Second)}
+	var free4, free6 bool
+	r.Inner4, free4 = firstFree(d.Config.Pool4, used)
+	r.Inner6, free6 = firstFree(d.Config.Pool6, used)
+	if !free4 || !free6 {
+		return nil, &Error{What: "no inner address is free", Where: filepath.Join(d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
+	}
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		return nil, &Error{What: "cannot make a key: " + oneLine(err.Error()), Err: err}
+	}
+	r.PublicKey = public
+	if err := writeFile(d.recordPath(name), r.encode()); err != nil {
+		return nil, err
+	}
+	l := &Link{
+		Endpoint: d.Config.Endpoint, ServerKey: d.Key.Public().(ed25519.PublicKey), CertHash: d.CertHash(),
+		WebSocketPath: d.Config.WebSocketPath, Name: name, Expires: r.Expires,
+	}
+	copy(l.Seed[:], private.Seed())
+	return l, nil
+}
+
+// firstFree gives the lowest address of a pool that is neither the network's
+// own, nor the server's, nor an IPv4 broadcast address, nor in use.
+func firstFree(pool netip.Prefix, used map[netip.Addr]bool) (netip.Addr, bool) {
+	a := ServerAddress(pool)
+	for range len(used) + 1 {
+		a = a.Next()
+		if !pool.Contains(a) || a.Is4() && !pool.Contains(a.Next()) {
+			break
+		}
+		if !used[a] {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// ServerAddress is the inner address of the server in a pool.
+func ServerAddress(pool netip.Prefix) netip.Addr { return pool.Masked().Addr().Next() }
+
+// Remove removes a client. A running server refuses it from its next lookup on.
+func (d *ServerDir) Remove(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = os.Remove(d.recordPath(name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.noSuchClient(name)
+	}
+	if err != nil {
+		return cannotWrite(d.recordPath(name), err)
+	}
+	return syncDir(d.clientsPath())
+}
+
+func (d *ServerDir) noSuchClient(name string) error {
+	e := &Error{What: "no client of this name", Where: name, Do: "godwit server clients lists them", Err: ErrUnknownClient}
+	if records, _ := d.Clients(); len(records) > 0 {
+		names := make([]string, 0, len(records))
+		for _, r := range records {
+			names = append(names, r.Name)
+		}
+		if s := Suggest(name, names); s != "" {
+			e.Do = "did you mean " + s + "?"
+		}
+	}
+	return e
+}
+
+// LookupClient finds the client whose key is public. The error matches
+// ErrUnknownClient, or ErrExpired if its link was not used in time. Clients
+// invited, changed or removed since the last call are noticed.
+func (d *ServerDir) LookupClient(public ed25519.PublicKey, now time.Time) (*ClientRecord, error) {
+	e, known, fresh, number := d.find(public, now)
+	if known {
+		fresh = d.upToDate(&e)
+	}
+	if !fresh {
+		d.refresh(now, number)
+		e, known, _, _ = d.find(public, now)
+	}
+	if !known {
+		return nil, ErrUnknownClient
+	}
+	r := e.record
+	d.mu.Lock()
+	r.Joined = r.Joined || d.joined[string(public)]
+	d.mu.Unlock()
+	if !r.Joined && !now.Before(r.Expires) {
+		return nil, ErrExpired
+	}
+	return &r, nil
+}
+
+// find looks into the snapshot; fresh tells that the folder seems not to have
+// changed since.
+func (d *ServerDir) find(public ed25519.PublicKey, now time.Time) (e entry, known, fresh bool, number uint64) {
+	var changed time.Time
+	if info, err := os.Stat(d.clientsPath()); err == nil {
+		changed = info.ModTime()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	e, known = d.clients.byKey[string(public)]
+	age := now.Sub(d.clients.scanned)
+	fresh = d.clients.byKey != nil && changed.Equal(d.clients.changed) && age >= 0 && age < rescanAfter
+	return e, known, fresh, d.clients.number
+}
+
+// upToDate tells whether e is what its file says, and reads the file again if
+// that alone mends it. Only this file: when thousands of clients join, reading
+// all of them for each would take too long.
+func (d *ServerDir) upToDate(e *entry) bool {
+	info, err := os.Stat(d.recordPath(e.record.Name))
+	if err != nil {
+		return false
+	}
+	if e.stamp == (stamp{info.ModTime(), info.Size()}) {
+		return true
+	}
+	r, s, err := d.readRecord(e.record.Name)
+	if err != nil || !r.PublicKey.Equal(e.record.PublicKey) {
+		return false
+	}
+	*e = entry{*r, s}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.clients.byKey[string(r.PublicKey)] = *e
+	return true
+}
+
+// refresh reads the folder again, unless another goroutine did since the
+// snapshot of this number. A folder that cannot be read keeps what was known.
+func (d *ServerDir) refresh(now time.Time, number uint64) {
+	d.scanning.Lock()
+	defer d.scanning.Unlock()
+	d.mu.Lock()
+	done := d.clients.number != number
+	d.mu.Unlock()
+	if done {
+		return
+	}
+	next := snapshot{byKey: map[string]entry{}, scanned: now, number: number + 1}
+	// The time of change first: a change while reading causes another reading.
+	if info, err := os.Stat(d.clientsPath()); err == nil {
+		next.changed = info.ModTime()
+	}
+	entries, broken, err := d.scan()
+	for _, e := range append(broken, err) {
+		if e != nil && d.Logger != nil {
+			d.Logger.Warn("client file not used", slog.Any("err", e))
+		}
+	}
+	if err != nil {
+		return
+	}
+	for _, e := range entries {
+		if _, twice := next.byKey[string(e.record.PublicKey)]; !twice {
+			next.byKey[string(e.record.PublicKey)] = e
+		}
+	}
+	d.mu.Lock()
+	d.clients = next
+	d.mu.Unlock()
+}
+
+// MarkJoined records that a client has connected, so that its link no longer
+// expires. It is remembered until the end of the process even if the file
+// cannot be written, which is the error then. A client that was removed or
+// invited anew meanwhile stays as it is.
+func (d *ServerDir) MarkJoined(name string) error {
+	if err := CheckName(name); err != nil {
+		return err
+	}
+	public := ""
+	d.mu.Lock()
+	for key, e := range d.clients.byKey {
+		if e.record.Name == name {
+			public = key
+			if e.record.Joined || d.joined[key] {
+				d.mu.Unlock()
+				return nil
+			}
+			d.joined[key] = true
+		}
+	}
+	d.mu.Unlock()
+
+	unlock, err := d.lock()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, _, err := d.readRecord(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return d.noSuchClient(name)
+	}
+	if err != nil {
+		return cannotRead(d.recordPath(name), err)
+	}
+	if r.Joined || public != "" && string(r.PublicKey) != public {
+		return nil
+	}
+	r.Joined = true
+	return writeFile(d.recordPath(name), r.encode())
+}

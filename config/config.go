@@ -1,0 +1,113 @@
+// Package config turns the files of a server's or a client's folder into
+// checked values, and back.
+//
+// Parsing is strict: an unknown key is an error, and each error names its file
+// and its key. Files are replaced whole (written beside, synced, renamed), so a
+// full disk or a killed process never leaves half a file behind.
+//
+// # Limitations
+//
+// On Windows the permissions of key files are left to the folder they lie in.
+package config
+
+import (
+	"crypto/ed25519"
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// An Error is something that a person can mend. It reads "what, where: what to
+// do" in one line.
+type Error struct {
+	What  string // what is wrong
+	Where string // the file and the key, or the argument; may be empty
+	Do    string // what to do about it; may be empty
+	Err   error  // the cause, for errors.Is; may be nil
+}
+
+// Error gives "what, where: what to do".
+func (e *Error) Error() string {
+	s := e.What
+	if e.Where != "" {
+		s += ", " + e.Where
+	}
+	if e.Do != "" {
+		s += ": " + e.Do
+	}
+	return s
+}
+
+// Unwrap gives the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// Defaults of optional keys. The pools are private ranges (RFC 1918, RFC 4193)
+// picked at random, so that they seldom clash with a network that the server
+// can reach.
+var (
+	DefaultPool4  = netip.MustParsePrefix("10.143.0.0/16")
+	DefaultPool6  = netip.MustParsePrefix("fd2c:9f61:7e0b::/64")
+	DefaultListen = netip.MustParseAddrPort("127.0.0.1:1080") // of a client's SOCKS5 and HTTP proxy
+)
+
+// DefaultExpiry is how long a link may be used for the first time.
+const DefaultExpiry = 7 * 24 * time.Hour
+
+// DefaultEncapsulations are the encapsulations in use when none are named, in
+// order of preference.
+func DefaultEncapsulations() []string { return []string{"udp", "tcp", "websocket"} }
+
+// A Server is what server.toml says.
+type Server struct {
+	// Endpoint is host:port as clients dial it. It is required.
+	Endpoint string
+	// Listen is the one address and port of all encapsulations; [::] and the
+	// endpoint's port by default.
+	Listen netip.AddrPort
+	// Allow opens ranges for egress that are denied by default, such as
+	// loopback and private networks.
+	Allow []netip.Prefix
+	// Pool4 and Pool6 hold the inner addresses. The first of each is the
+	// server's own.
+	Pool4, Pool6 netip.Prefix
+	// Encapsulations that are served.
+	Encapsulations []string
+	// WebSocketPath is the secret request path of the websocket encapsulation.
+	// It is required and begins with a slash.
+	WebSocketPath string
+	// LogLevel is info by default.
+	LogLevel slog.Level
+}
+
+// A Client is what client.toml says.
+type Client struct {
+	// Name is what the server calls this client. It is required.
+	Name string
+	// Server is host:port. It is required.
+	Server string
+	// ServerKey is pinned. It is required.
+	ServerKey ed25519.PublicKey
+	// CertHash is the SHA-256 of the server's certificate in DER, pinned. It
+	// is required.
+	CertHash [32]byte
+	// WebSocketPath is the secret request path. It is required.
+	WebSocketPath string
+	// Listen is where the SOCKS5 and HTTP proxy listens, DefaultListen by
+	// default.
+	Listen netip.AddrPort
+	// Encapsulations in order of preference.
+	Encapsulations []string
+	// LogLevel is info by default.
+	LogLevel slog.Level
+}
+
+// A ClientRecord is what a server keeps of one client, clients/NAME.toml.
+type ClientRecord struct {
+	Name      string // the file's name without .toml
+	PublicKey ed25519.PublicKey
+	Inner4    netip.Addr
+	Inner6    netip.Addr
+	Created   time.Time
+	Expires   time.Time // the link must be used before it; without meaning once Joined
+	Joined    bool      // the client has connected once
+}

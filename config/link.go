@@ -1,0 +1,131 @@
+package config
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/subtle"
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"math"
+	"strings"
+	"time"
+)
+
+// Errors that callers of this package test for.
+var (
+	// ErrExpired: the time to use a link for the first time is over.
+	ErrExpired = errors.New("the link has expired")
+	// ErrDamaged: a link was not copied whole.
+	ErrDamaged = errors.New("the link is damaged")
+	// ErrUnknownClient: no client has this key or name.
+	ErrUnknownClient = errors.New("unknown client")
+)
+
+// linkPrefix begins every link; the number is the version of what follows.
+const linkPrefix = "godwit://v1/"
+
+// linkChecksum is the length of the checksum that ends a link, in bytes.
+const linkChecksum = 8
+
+// maxLink bounds a link that is parsed, in characters; the longest valid one
+// has about 1,200.
+const maxLink = 4096
+
+// A Link is an invitation: all that a client needs, its private key included.
+// Whoever holds it is that client.
+type Link struct {
+	Endpoint      string // host:port of the server
+	ServerKey     ed25519.PublicKey
+	CertHash      [32]byte // SHA-256 of the server's certificate in DER
+	WebSocketPath string
+	Name          string // what the server calls the client
+	Seed          [ed25519.SeedSize]byte
+	Expires       time.Time // whole seconds
+}
+
+// LogValue hides the private key.
+func (l *Link) LogValue() slog.Value { return slog.StringValue("link for " + l.Name) }
+
+// PrivateKey is the client's.
+func (l *Link) PrivateKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(l.Seed[:]) }
+
+// String gives the link as text. It holds the private key: it goes to the one
+// who was invited and into no log. The format: docs/protocol.md, "Invitation
+// link".
+func (l *Link) String() string {
+	b := make([]byte, 0, 256)
+	b = append(b, l.ServerKey...)
+	b = append(b, l.CertHash[:]...)
+	b = append(b, l.Seed[:]...)
+	b = binary.BigEndian.AppendUint64(b, uint64(l.Expires.Unix()))
+	for _, s := range []string{l.Endpoint, l.WebSocketPath, l.Name} {
+		b = append(b, byte(len(s)))
+		b = append(b, s...)
+	}
+	sum := checksum(b)
+	return linkPrefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
+}
+
+// checksum tells a link that was not copied whole; it is no signature.
+func checksum(payload []byte) (sum [linkChecksum]byte) {
+	h := sha256.New()
+	h.Write([]byte(linkPrefix))
+	h.Write(payload)
+	copy(sum[:], h.Sum(nil))
+	return sum
+}
+
+// damaged is the error of a link whose text is not what String gave.
+func damaged() error {
+	return &Error{What: "this link is damaged", Do: "copy it whole, from godwit:// to its last character", Err: ErrDamaged}
+}
+
+// ParseLink reads a link. It gives an *Error that matches ErrDamaged for one
+// that was not copied whole, and ErrExpired for one whose time is over at now.
+func ParseLink(s string, now time.Time) (*Link, error) {
+	s = strings.TrimSpace(s)
+	if !strings.HasPrefix(s, linkPrefix) {
+		if strings.HasPrefix(s, "godwit://v") && !strings.HasPrefix(s, "godwit://v1") {
+			return nil, &Error{What: "this link is of another version of godwit", Do: "use the same version on both sides"}
+		}
+		if strings.HasPrefix(s, "godwit:") {
+			return nil, damaged()
+		}
+		return nil, &Error{What: "this is not a godwit link", Do: "give the godwit://… line that \"godwit server invite\" printed", Err: ErrDamaged}
+	}
+	if len(s) > maxLink {
+		return nil, damaged()
+	}
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s[len(linkPrefix):])
+	if err != nil || len(b) < 32+32+32+8+linkChecksum {
+		return nil, damaged()
+	}
+	b, end := b[:len(b)-linkChecksum], b[len(b)-linkChecksum:]
+	if sum := checksum(b); subtle.ConstantTimeCompare(sum[:], end) != 1 {
+		return nil, damaged()
+	}
+
+	l := &Link{}
+	l.ServerKey = append(l.ServerKey, b[:32]...)
+	copy(l.CertHash[:], b[32:64])
+	copy(l.Seed[:], b[64:96])
+	seconds := binary.BigEndian.Uint64(b[96:104])
+	b = b[104:]
+	for _, to := range []*string{&l.Endpoint, &l.WebSocketPath, &l.Name} {
+		if len(b) < 1 || len(b)-1 < int(b[0]) {
+			return nil, damaged()
+		}
+		*to, b = string(b[1:1+int(b[0])]), b[1+int(b[0]):]
+	}
+	// The checksum was right, so these are mistakes of the one who made it.
+	if len(b) != 0 || seconds > math.MaxUint32 || CheckEndpoint(l.Endpoint) != nil || checkPath(l.WebSocketPath) != nil || CheckName(l.Name) != nil {
+		return nil, damaged()
+	}
+	l.Expires = time.Unix(int64(seconds), 0).UTC()
+	if !now.Before(l.Expires) {
+		return nil, &Error{What: "this link expired on " + l.Expires.Format("2 January 2006 15:04 MST"), Do: "ask the owner of the server for a new one (godwit server invite)", Err: ErrExpired}
+	}
+	return l, nil
+}
