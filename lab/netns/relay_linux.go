@@ -1,0 +1,129 @@
+package netns
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// relayQueue bounds the packets that a Relay holds in each direction: 100 ms
+// of 100 MB/s in packets of 1,500 bytes.
+const relayQueue = 8192
+
+// A Relay is a wire made of two TUN devices and a copier between them in this
+// process, which can hold packets back.
+type Relay struct {
+	delay   atomic.Int64 // nanoseconds, one way
+	dropped atomic.Uint64
+	tuns    [2]*os.File
+	running sync.WaitGroup
+}
+
+type held struct {
+	due time.Time
+	buf *[]byte
+}
+
+// Relay joins two hosts as Wire does, but each packet takes delay from one end
+// to the other. Packets of TUN devices have no Ethernet header, so neither end
+// asks for the other's hardware address.
+func (l *Lab) Relay(a, b Port, delay time.Duration) *Relay {
+	l.t.Helper()
+	r := &Relay{}
+	r.SetDelay(delay)
+	l.t.Cleanup(r.close)
+	for i, p := range []Port{a, b} {
+		h := p.Host
+		if err := h.Do(func() (err error) { r.tuns[i], err = openTUN(p.Dev); return err }); err != nil {
+			l.t.Fatalf("device %s at %s: %v", p.Dev, h.Name, err)
+		}
+		link := h.link(p.Dev)
+		err := h.nl.LinkSetMTU(link, p.mtu())
+		if err == nil {
+			// The device drops what exceeds its queue; a burst of several
+			// streams must fit.
+			err = h.nl.LinkSetTxQLen(link, relayQueue)
+		}
+		if err != nil {
+			l.t.Fatalf("set up %s at %s: %v", p.Dev, h.Name, err)
+		}
+		h.Address(p.Dev, p.Addrs...)
+		h.Up(p.Dev)
+	}
+	r.copy(r.tuns[0], r.tuns[1])
+	r.copy(r.tuns[1], r.tuns[0])
+	return r
+}
+
+// SetDelay changes the delay of packets that come from now on; none overtakes
+// an earlier one.
+func (r *Relay) SetDelay(d time.Duration) { r.delay.Store(int64(d)) }
+
+// Dropped counts the packets that found the relay's queue full.
+func (r *Relay) Dropped() uint64 { return r.dropped.Load() }
+
+func (r *Relay) close() {
+	for _, f := range r.tuns {
+		if f != nil {
+			f.Close()
+		}
+	}
+	r.running.Wait()
+}
+
+// copy starts the two halves of one direction: one takes packets in, with the
+// time at which they are due, the other gives them out then.
+func (r *Relay) copy(from, to *os.File) {
+	queue := make(chan held, relayQueue)
+	pool := sync.Pool{New: func() any { b := make([]byte, 0, 65535); return &b }}
+	r.running.Go(func() {
+		defer close(queue)
+		for {
+			buf := pool.Get().(*[]byte)
+			n, err := from.Read((*buf)[:cap(*buf)])
+			if err != nil {
+				return
+			}
+			*buf = (*buf)[:n]
+			select {
+			case queue <- held{time.Now().Add(time.Duration(r.delay.Load())), buf}:
+			default:
+				r.dropped.Add(1)
+				pool.Put(buf)
+			}
+		}
+	})
+	r.running.Go(func() {
+		for p := range queue {
+			if wait := time.Until(p.due); wait > 0 {
+				time.Sleep(wait)
+			}
+			// A device that is down refuses packets, as a cut wire does.
+			_, _ = to.Write(*p.buf)
+			pool.Put(p.buf)
+		}
+	})
+}
+
+// openTUN makes a TUN device in the current namespace.
+func openTUN(dev string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /dev/net/tun: %w", err)
+	}
+	req, err := unix.NewIfreq(dev)
+	if err == nil {
+		req.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI)
+		err = unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
+	}
+	if err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("make TUN device: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/dev/net/tun"), nil
+}
