@@ -78,6 +78,25 @@ func (d Description) Reverse() Description {
 	return d
 }
 
+// AddrPort reads the address and port of a socket address. IPv4 in IPv6 comes
+// out as IPv4. It gives the zero AddrPort for anything else.
+func AddrPort(a net.Addr) netip.AddrPort {
+	var ap netip.AddrPort
+	switch a := a.(type) {
+	case nil:
+	case interface{ AddrPort() netip.AddrPort }: // *net.TCPAddr, *net.UDPAddr
+		ap = a.AddrPort()
+	default:
+		ap, _ = netip.ParseAddrPort(a.String())
+	}
+	return Unmap(ap)
+}
+
+// Unmap turns IPv4 in IPv6 into IPv4.
+func Unmap(ap netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
 // Errors that carriers return and callers test for.
 var (
 	ErrTooBig   = errors.New("packet is larger than the encapsulation carries")
@@ -99,7 +118,8 @@ type Carrier interface {
 	Send(ps []Packet) error
 
 	// MTU is the largest packet that Send takes, in bytes; it counts Packet.Data,
-	// not the encapsulation's own headers.
+	// not the encapsulation's own headers. Over UDP an IKE message has four
+	// bytes less, for its non-ESP marker (RFC 3948, Section 2.2).
 	MTU() int
 
 	// Describe gives the addresses as this end sees them, Source being this end.

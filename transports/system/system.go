@@ -3,7 +3,7 @@ package system
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"syscall"
@@ -23,7 +23,8 @@ func WithControl(f Control) Option {
 	return func(n *network) { n.control = append(n.control, f) }
 }
 
-// New gives the system's network.
+// New gives the system's network. Listening on an unspecified address, of
+// either family, takes IPv4 and IPv6 where the system has both.
 func New(opts ...Option) transports.Network {
 	n := new(network)
 	for _, o := range opts {
@@ -34,17 +35,59 @@ func New(opts ...Option) transports.Network {
 
 type network struct{ control []Control }
 
-var errStub = errors.New("not yet")
+func (n *network) setUp(network, address string, c syscall.RawConn) error {
+	for _, f := range n.control {
+		if err := f(network, address, c); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
+// DialUDP implements transports.Network. It gives a *net.UDPConn.
 func (n *network) DialUDP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-	return nil, errStub
+	d := net.Dialer{Control: n.setUp}
+	if local.IsValid() {
+		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	return d.DialContext(ctx, "udp", remote.String())
 }
+
+// ListenUDP implements transports.Network. It gives a *net.UDPConn.
 func (n *network) ListenUDP(ctx context.Context, local netip.AddrPort) (transports.PacketConn, error) {
-	return nil, errStub
+	lc := net.ListenConfig{Control: n.setUp}
+	c, err := lc.ListenPacket(ctx, "udp", listenAddress(local))
+	if err != nil {
+		return nil, err
+	}
+	u, ok := c.(*net.UDPConn)
+	if !ok {
+		c.Close()
+		return nil, fmt.Errorf("listen on %s: not a UDP socket: %T", local, c)
+	}
+	return u, nil
 }
+
+// DialTCP implements transports.Network. It gives a *net.TCPConn.
 func (n *network) DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-	return nil, errStub
+	d := net.Dialer{Control: n.setUp}
+	if local.IsValid() {
+		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
+	}
+	return d.DialContext(ctx, "tcp", remote.String())
 }
+
+// ListenTCP implements transports.Network. Its connections are *net.TCPConn.
 func (n *network) ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error) {
-	return nil, errStub
+	lc := net.ListenConfig{Control: n.setUp}
+	return lc.Listen(ctx, "tcp", listenAddress(local))
+}
+
+// listenAddress leaves out an unspecified address: that is how the net package
+// asks for a socket of both families.
+func listenAddress(local netip.AddrPort) string {
+	if !local.Addr().IsValid() || local.Addr().IsUnspecified() {
+		return fmt.Sprintf(":%d", local.Port())
+	}
+	return local.String()
 }
