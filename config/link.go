@@ -87,7 +87,7 @@ func damaged() error {
 func ParseLink(s string, now time.Time) (*Link, error) {
 	s = strings.TrimSpace(s)
 	if !strings.HasPrefix(s, linkPrefix) {
-		if strings.HasPrefix(s, "godwit://v") && !strings.HasPrefix(s, "godwit://v1") {
+		if v, ok := strings.CutPrefix(s, "godwit://v"); ok && v != "" && v[0] >= '2' && v[0] <= '9' {
 			return nil, &Error{What: "this link is of another version of godwit", Do: "use the same version on both sides"}
 		}
 		if strings.HasPrefix(s, "godwit:") {
