@@ -4,7 +4,7 @@ import (
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
-	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 )
 
@@ -16,10 +16,21 @@ type Packet struct {
 	pb *stack.PacketBuffer
 }
 
-// NewPacket makes a Packet with a copy of b, which has at most 65,535 bytes.
-// It serves packets that come from elsewhere, as in tests of a Queue.
+// maxPacket is the largest IP packet, in bytes: IPv4's Total Length has 16 bits.
+const maxPacket = 65535
+
+// NewPacket makes a Packet with a copy of b, which has at most 65,535 bytes and
+// complete checksums. It serves packets that do not come from a Stack.
 func NewPacket(b []byte) Packet {
-	return Packet{stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})}
+	pb := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+	if len(b) >= ipv4Header {
+		n := ipv4Header
+		if b[0]>>4 == 6 {
+			n = min(ipv6Header, len(b))
+		}
+		pb.NetworkHeader().Consume(n)
+	}
+	return Packet{pb}
 }
 
 // Len is the length in bytes of the whole IP packet.
@@ -52,15 +63,86 @@ func (p Packet) Destination() netip.Addr {
 		return netip.Addr{}
 	}
 	switch h := p.pb.NetworkHeader().Slice(); {
-	case len(h) >= header.IPv4MinimumSize && h[0]>>4 == 4:
-		return netip.AddrFrom4([4]byte(h[16:20]))
-	case len(h) >= header.IPv6MinimumSize && h[0]>>4 == 6:
-		return netip.AddrFrom16([16]byte(h[24:40]))
+	case len(h) >= ipv4Header && h[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(h[ipv4Source+4:]))
+	case len(h) >= ipv6Header && h[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(h[ipv6Source+16:]))
 	}
 	return netip.Addr{}
 }
 
 // AppendTo appends the packet's Len bytes to dst, all checksums complete.
 func (p Packet) AppendTo(dst []byte) []byte {
+	if p.pb == nil {
+		return dst
+	}
+	from := len(dst)
+	views, offset := p.pb.AsViewList()
+	for v := views.Front(); v != nil; v = v.Next() {
+		b := v.AsSlice()
+		n := min(offset, len(b))
+		offset -= n
+		dst = append(dst, b[n:]...)
+	}
+	if p.partial() {
+		// The stack has left the sum of the pseudo-header in the checksum's
+		// place, for a network card to go on from there.
+		tcp := dst[from+len(p.pb.NetworkHeader().Slice()):]
+		checksum.Put(tcp[tcpChecksum:], ^checksum.Checksum(tcp, 0))
+	}
 	return dst
+}
+
+// partial reports that the TCP checksum is left for AppendTo and AppendCut.
+func (p Packet) partial() bool {
+	return p.pb.GSOOptions.Type != stack.GSONone && p.pb.GSOOptions.NeedsCsum
+}
+
+// AppendCut is Cut(p.AppendTo(nil), mtu, dst, out) with one copy and one
+// checksum instead of two. A packet within mtu is appended to dst too.
+func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [][]byte, err error) {
+	if p.Len() <= mtu || !p.partial() {
+		from := len(dst)
+		buf = p.AppendTo(dst)
+		pkt := buf[from:len(buf):len(buf)]
+		if len(pkt) <= mtu {
+			return buf, append(out, pkt), nil
+		}
+		return dst, out, ErrTooBig
+	}
+	var header [maxHeader]byte
+	views, offset := p.pb.AsViewList()
+	payload := reader{next: views.Front()}
+	payload.skip(offset)
+	n := len(p.pb.NetworkHeader().Slice()) + len(p.pb.TransportHeader().Slice())
+	if n > len(header) {
+		return dst, out, ErrMalformed
+	}
+	payload.read(header[:n])
+	l, err := parseLayout(header[:n], p.Len())
+	if err != nil {
+		return dst, out, err
+	}
+	if l.header() != n || l.total != p.Len() {
+		return dst, out, ErrMalformed
+	}
+	return l.cut(header[:n], payload, mtu, dst, out)
+}
+
+// maxHeader is room for an IP header and a TCP header with all their options.
+const maxHeader = 60 + 60
+
+// skip passes over n bytes.
+func (r *reader) skip(n int) {
+	for n > 0 {
+		if len(r.cur) == 0 {
+			if r.next == nil {
+				return
+			}
+			r.cur, r.next = r.next.AsSlice(), r.next.Next()
+			continue
+		}
+		m := min(n, len(r.cur))
+		n, r.cur = n-m, r.cur[m:]
+	}
 }

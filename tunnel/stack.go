@@ -7,8 +7,8 @@
 // because the stack's cost is per packet; Cut makes MTU-sized packets of them
 // where they leave for the network, and the receiving stack takes either size.
 //
-// Connections outlive an outage: nothing here gives up on a connection because
-// of time alone within the first hours (see the constants in options.go).
+// Connections outlive an outage: nothing here gives up on one within the first
+// day; the constants in options.go tell the details.
 //
 // # Limitations
 //
@@ -17,10 +17,23 @@
 package tunnel
 
 import (
-	"context"
+	"errors"
+	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
+	"sync"
+	"time"
+
+	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/log"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv6"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/icmp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
 // A Config makes a Stack.
@@ -30,8 +43,8 @@ type Config struct {
 	Addresses []netip.Addr
 
 	// MTU is the largest IP packet in bytes that the way between the two
-	// stacks carries; TCP's MSS follows from it. At least 1280 with an IPv6
-	// address (RFC 8200, Section 5), otherwise 576; at most 65,535.
+	// stacks carries; TCP's MSS follows from it. From 576 (1280 with an IPv6
+	// address, RFC 8200, Section 5) to 65,535.
 	MTU int
 
 	// Output takes each packet that leaves, with its reference: Output must
@@ -47,48 +60,171 @@ type Config struct {
 // A Stack is one end's TCP/IP. Its methods may be called from several
 // goroutines.
 type Stack struct {
-	_ struct{}
+	stack *stack.Stack
+	link  *link
+	log   *slog.Logger
+	done  chan struct{} // closed by Close
+	once  sync.Once     // of Close
+
+	// mu is held for reading while packets go in, so that Close sees the last.
+	mu     sync.RWMutex
+	closed bool
 }
 
+const (
+	minMTU   = 576
+	minMTUv6 = 1280
+	nic      = 1
+)
+
+// gVisor logs to standard error about what peers send. That is a peer's means
+// to fill a disk, and nothing in it that a user could act on.
+var silence = sync.OnceFunc(func() { log.SetTarget(discard{}) })
+
+type discard struct{}
+
+func (discard) Emit(int, log.Level, time.Time, string, ...any) {}
+
 // New makes a Stack, ready for use.
-func New(c Config) (*Stack, error) { return &Stack{}, nil }
+func New(c Config) (*Stack, error) {
+	switch {
+	case len(c.Addresses) == 0:
+		return nil, errors.New("tunnel: no address")
+	case c.Output == nil:
+		return nil, errors.New("tunnel: no output")
+	case c.MTU < minMTU || c.MTU > maxPacket:
+		return nil, fmt.Errorf("tunnel: MTU %d is not between %d and %d", c.MTU, minMTU, maxPacket)
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	silence()
+	s := &Stack{
+		stack: stack.New(stack.Options{
+			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
+			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
+			HandleLocal:        true,
+		}),
+		link: &link{mtu: uint32(c.MTU), output: c.Output},
+		log:  c.Logger,
+		done: make(chan struct{}),
+	}
+	if err := s.start(c.Addresses); err != nil {
+		s.Close()
+		return nil, fmt.Errorf("tunnel: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Stack) start(addrs []netip.Addr) error {
+	if err := configure(s.stack); err != nil {
+		return err
+	}
+	if err := s.stack.CreateNIC(nic, s.link); err != nil {
+		return fmt.Errorf("create the interface: %s", err)
+	}
+	s.stack.SetRouteTable([]tcpip.Route{
+		{Destination: header.IPv4EmptySubnet, NIC: nic},
+		{Destination: header.IPv6EmptySubnet, NIC: nic},
+	})
+	for _, a := range addrs {
+		if err := s.AddAddress(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Close resets all connections, closes listeners and ends the stack's
 // goroutines; it waits for them. Output is not called after it returned.
-func (s *Stack) Close() {}
+func (s *Stack) Close() {
+	s.once.Do(func() {
+		s.mu.Lock()
+		s.closed = true
+		s.mu.Unlock()
+		close(s.done)
+		s.stack.Close()
+		s.stack.Wait()
+		s.link.shut()
+	})
+}
 
 // Input hands whole IP packets to the stack, up to 65,535 bytes each and of
 // any size above or below the MTU. It copies them. Malformed packets and those
-// for other addresses are dropped and counted.
-func (s *Stack) Input(pkts [][]byte) {}
+// for other addresses are dropped. It may call Output, for what the stack
+// answers at once.
+func (s *Stack) Input(pkts [][]byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return
+	}
+	for _, b := range pkts {
+		if len(b) == 0 || len(b) > maxPacket {
+			continue
+		}
+		var proto tcpip.NetworkProtocolNumber
+		switch b[0] >> 4 {
+		case 4:
+			proto = header.IPv4ProtocolNumber
+		case 6:
+			proto = header.IPv6ProtocolNumber
+		default:
+			continue
+		}
+		pb := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
+		s.link.deliver(proto, pb)
+		pb.DecRef()
+	}
+}
 
-// AddAddress adds an address of the stack's own.
-func (s *Stack) AddAddress(a netip.Addr) error { return nil }
+// AddAddress adds an address of the stack's own. An address that it already
+// has is an error, as is one that no host can have.
+func (s *Stack) AddAddress(a netip.Addr) error {
+	a = a.Unmap()
+	if !a.IsValid() || a.Zone() != "" || a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() {
+		return fmt.Errorf("add address %s: not a host's address", a)
+	}
+	if a.Is6() && s.link.mtu < minMTUv6 {
+		// "IPv6 requires that every link in the Internet have an MTU of 1280
+		// octets or greater." RFC 8200, Section 5
+		return fmt.Errorf("add address %s: IPv6 needs an MTU of %d", a, minMTUv6)
+	}
+	err := s.stack.AddProtocolAddress(nic, tcpip.ProtocolAddress{
+		Protocol:          protocol(a),
+		AddressWithPrefix: tcpip.AddrFromSlice(a.AsSlice()).WithPrefix(),
+	}, stack.AddressProperties{})
+	if err != nil {
+		return fmt.Errorf("add address %s: %w", a, wrap(err))
+	}
+	return nil
+}
 
 // RemoveAddress removes an address. Connections from it stay but can no longer
 // receive.
-func (s *Stack) RemoveAddress(a netip.Addr) error { return nil }
-
-// DialTCP connects to remote. The connection has CloseWrite and CloseRead as
-// *net.TCPConn has. Cancelling ctx ends the attempt, not the connection;
-// without a deadline the attempt lasts hours, as an outage may.
-func (s *Stack) DialTCP(ctx context.Context, remote netip.AddrPort) (net.Conn, error) {
-	return nil, net.ErrClosed
+func (s *Stack) RemoveAddress(a netip.Addr) error {
+	a = a.Unmap()
+	if !a.IsValid() {
+		return errors.New("remove address: not valid")
+	}
+	if err := s.stack.RemoveAddress(nic, tcpip.AddrFromSlice(a.AsSlice())); err != nil {
+		return fmt.Errorf("remove address %s: %w", a, wrap(err))
+	}
+	return nil
 }
 
-// ListenTCP listens on local; an unspecified address means all of the stack's
-// of that family, port 0 a free one. The connections that Accept gives are as
-// those of DialTCP.
-func (s *Stack) ListenTCP(local netip.AddrPort) (net.Listener, error) {
-	return nil, net.ErrClosed
+func protocol(a netip.Addr) tcpip.NetworkProtocolNumber {
+	if a.Is4() {
+		return header.IPv4ProtocolNumber
+	}
+	return header.IPv6ProtocolNumber
 }
 
-// DialUDP gives a UDP socket connected to remote.
-func (s *Stack) DialUDP(remote netip.AddrPort) (net.Conn, error) {
-	return nil, net.ErrClosed
-}
-
-// ListenUDP gives an unconnected UDP socket bound to local.
-func (s *Stack) ListenUDP(local netip.AddrPort) (net.PacketConn, error) {
-	return nil, net.ErrClosed
+// full gives gVisor's form of an address; a must be unmapped.
+func full(a netip.AddrPort) tcpip.FullAddress {
+	f := tcpip.FullAddress{NIC: nic, Port: a.Port()}
+	if !a.Addr().IsUnspecified() {
+		f.Addr = tcpip.AddrFromSlice(a.Addr().AsSlice())
+	}
+	return f
 }

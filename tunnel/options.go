@@ -1,0 +1,77 @@
+package tunnel
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/time/rate"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+)
+
+// How long a connection waits for a peer that does not answer. An outage of
+// the network must not end what runs over it, be it idle or busy, so the usual
+// 15 minutes become about a day; a peer that is gone for good is noticed by
+// the layers below, which close the Stack or the connection.
+const (
+	// maxRTO caps the retransmission timeout. "A maximum value MAY be placed on
+	// RTO provided it is at least 60 seconds." RFC 6298, Section 2.5
+	maxRTO = 60 * time.Second
+	// maxRetries is how often one segment, or a window probe, is sent again: at
+	// maxRTO apart it makes a day.
+	maxRetries = 24 * 60
+
+	// Keepalives find a peer that forgot an idle connection. They are rare, as
+	// each one wakes a sleeping radio, and give up after about a day too.
+	keepaliveIdle     = 30 * time.Minute
+	keepaliveInterval = 15 * time.Minute
+	keepaliveCount    = 96
+)
+
+// Buffers, in bytes. The largest is a second of 50 Mbit/s, or 100 ms of 500.
+const (
+	bufferMin     = 4 << 10
+	bufferDefault = 1 << 20
+	bufferMax     = 6 << 20
+)
+
+// ICMP errors and echo replies a second; RFC 4443, Section 2.4(f) and RFC
+// 1812, Section 4.3.2.8 ask for a limit.
+const (
+	icmpLimit rate.Limit = 100
+	icmpBurst            = 50
+)
+
+// configure sets what holds for all of the stack's connections.
+func configure(s *stack.Stack) error {
+	sack := tcpip.TCPSACKEnabled(true)
+	recovery := tcpip.TCPRACKLossDetection
+	delay := tcpip.TCPDelayEnabled(false) // TCP_NODELAY: the applications' own TCP has batched already
+	moderate := tcpip.TCPModerateReceiveBufferOption(true)
+	cubic := tcpip.CongestionControlOption("cubic")
+	rto := tcpip.TCPMaxRTOOption(maxRTO)
+	retries := tcpip.TCPMaxRetriesOption(maxRetries)
+	for _, o := range []tcpip.SettableTransportProtocolOption{
+		&sack, &recovery, &delay, &moderate, &cubic, &rto, &retries,
+		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+	} {
+		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set %T: %s", o, err)
+		}
+	}
+	s.SetICMPLimit(icmpLimit)
+	s.SetICMPBurst(icmpBurst)
+	return nil
+}
+
+// configureEndpoint sets what is the matter of each connection.
+func configureEndpoint(ep tcpip.Endpoint) {
+	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
+	// These cannot fail for a TCP endpoint.
+	_ = ep.SetSockOpt(&idle)
+	_ = ep.SetSockOpt(&interval)
+	_ = ep.SetSockOptInt(tcpip.KeepaliveCountOption, keepaliveCount)
+	ep.SocketOptions().SetKeepAlive(true)
+}
