@@ -198,8 +198,8 @@ type ReceiveState struct {
 	Highest uint64
 	// Missing is a bitmap: bit i, counted from the most significant bit of the
 	// first byte, is set if Highest-1-i has not arrived. It has no more than
-	// 1024 bits, no zero bytes at its end, and says nothing about numbers
-	// beyond its end that are more than 1024 below Highest or were never used.
+	// 1024 bits, or the replay window if that is smaller, and no zero bytes at
+	// its end.
 	Missing []byte
 }
 
@@ -228,4 +228,3 @@ func (in *Inbound) State() ReceiveState {
 	defer in.mu.Unlock()
 	return in.window.state()
 }
-

@@ -59,7 +59,7 @@ func (w *window) fresh(seq uint64) bool {
 
 // mark notes that seq has arrived; false means that it was not fresh.
 func (w *window) mark(seq uint64) bool {
-	if !w.fresh(seq) || seq == 0 {
+	if !w.fresh(seq) {
 		return false
 	}
 	if seq > w.highest {
