@@ -1,0 +1,271 @@
+// Package front is what applications talk to: one local port that serves
+// SOCKS5 CONNECT (RFC 1928, RFC 1929), HTTP CONNECT and plain HTTP forwarding
+// (RFC 9110, RFC 9112), told apart by the first byte, and a proxy
+// auto-configuration file for browsers at /proxy.pac.
+//
+// Names are never resolved here; the dialer gets them as the application wrote
+// them.
+//
+// # Limitations
+//
+// SOCKS4, and the commands BIND and UDP ASSOCIATE of SOCKS5, are refused.
+package front
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/things-go/go-socks5"
+)
+
+const (
+	// firstByteTimeout lets browsers keep a connection ready for a while.
+	firstByteTimeout = time.Minute
+	// handshakeTimeout bounds the rest of a SOCKS request or an HTTP header,
+	// which applications send at once.
+	handshakeTimeout = 10 * time.Second
+	idleTimeout      = 2 * time.Minute // of an HTTP connection between requests
+	maxHeader        = 64 << 10        // bytes
+)
+
+// A Dialer opens a connection to address, a host:port in which host may be a
+// name. network is "tcp". Its errors should match those of this package.
+type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
+
+// Config says how to reach targets and whom to serve.
+type Config struct {
+	Dial   Dialer       // required
+	Logger *slog.Logger // nil discards
+
+	// With a Username applications have to give both, by RFC 1929 or as
+	// Proxy-Authorization: Basic. Each has up to 255 bytes.
+	Username, Password string
+}
+
+// A Server serves applications on one or more listeners.
+type Server struct {
+	c     Config
+	log   *slog.Logger
+	ctx   context.Context // ends with Close; dials depend on it
+	stop  context.CancelFunc
+	socks *socks5.Server
+	web   *web
+	wg    sync.WaitGroup
+
+	mu        sync.Mutex
+	closed    bool
+	conns     map[net.Conn]struct{}
+	listeners map[net.Listener]struct{}
+}
+
+// New makes a server; Serve starts it.
+func New(c Config) *Server {
+	s := &Server{
+		c:         c,
+		log:       c.Logger,
+		conns:     make(map[net.Conn]struct{}),
+		listeners: make(map[net.Listener]struct{}),
+	}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	s.ctx, s.stop = context.WithCancel(context.Background())
+	s.socks = s.newSOCKS()
+	s.web = s.newWeb()
+	return s
+}
+
+// Serve takes connections from ln until Close, or until the listener fails; it
+// closes ln. After Close the error matches net.ErrClosed.
+func (s *Server) Serve(ln net.Listener) error {
+	defer ln.Close()
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return net.ErrClosed
+	}
+	s.listeners[ln] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.listeners, ln)
+		s.mu.Unlock()
+	}()
+
+	for wait := time.Duration(0); ; {
+		c, err := ln.Accept()
+		switch {
+		case err == nil:
+			wait = 0
+			if !s.add(c) {
+				_ = c.Close()
+				return net.ErrClosed
+			}
+			go s.serve(c)
+		case s.ctx.Err() != nil:
+			return net.ErrClosed
+		case passing(err):
+			wait = min(max(2*wait, 5*time.Millisecond), time.Second)
+			s.log.LogAttrs(s.ctx, slog.LevelWarn, "cannot accept a connection", slog.Any("err", err))
+			select {
+			case <-time.After(wait):
+			case <-s.ctx.Done():
+			}
+		default:
+			return fmt.Errorf("proxy at %s: %w", ln.Addr(), err)
+		}
+	}
+}
+
+// passing tells errors of Accept that end by themselves.
+func passing(err error) bool {
+	return errors.Is(err, syscall.ECONNABORTED) || errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// Close ends the listeners, all connections and all goroutines of the server
+// and waits for them.
+func (s *Server) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	s.stop()
+	for ln := range s.listeners {
+		_ = ln.Close()
+	}
+	for c := range s.conns {
+		_ = c.Close()
+	}
+	s.mu.Unlock()
+	s.web.close()
+	s.wg.Wait()
+	return nil
+}
+
+// add starts to count a connection; false means that the server is closed.
+func (s *Server) add(c net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return false
+	}
+	s.conns[c] = struct{}{}
+	s.wg.Add(1)
+	return true
+}
+
+func (s *Server) remove(c net.Conn) {
+	s.mu.Lock()
+	delete(s.conns, c)
+	s.mu.Unlock()
+	s.wg.Done()
+}
+
+// serve looks at the first byte and hands the connection on.
+func (s *Server) serve(c net.Conn) {
+	p := &peeked{Conn: c}
+	_ = c.SetReadDeadline(time.Now().Add(firstByteTimeout))
+	if n, err := c.Read(p.first[:]); n == 0 {
+		_ = c.Close()
+		s.remove(c)
+		if err != nil {
+			s.log.LogAttrs(s.ctx, slog.LevelDebug, "connection without a request", slog.Any("err", err))
+		}
+		return
+	}
+	p.left = true
+	switch b := p.first[0]; {
+	case b == 5:
+		_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout))
+		if err := s.socks.ServeConn(p); err != nil {
+			s.log.LogAttrs(s.ctx, slog.LevelDebug, "SOCKS connection failed", slog.Any("err", err))
+		}
+		s.remove(c)
+	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
+		_ = c.SetReadDeadline(time.Time{})
+		p.done = func() { s.remove(c) }
+		s.web.handOver(p)
+	default:
+		s.log.LogAttrs(s.ctx, slog.LevelDebug, "neither SOCKS5 nor HTTP", slog.Int("first", int(b)))
+		_ = c.Close()
+		s.remove(c)
+	}
+}
+
+// authorized compares with the configured user in constant time; hashing
+// hides the lengths.
+func (s *Server) authorized(user, password string) bool {
+	u, wu := sha256.Sum256([]byte(user)), sha256.Sum256([]byte(s.c.Username))
+	p, wp := sha256.Sum256([]byte(password)), sha256.Sum256([]byte(s.c.Password))
+	return subtle.ConstantTimeCompare(u[:], wu[:])&subtle.ConstantTimeCompare(p[:], wp[:]) == 1
+}
+
+// peeked is a connection whose first byte was read.
+type peeked struct {
+	net.Conn
+	first [1]byte
+	left  bool
+	once  sync.Once
+	done  func() // called once by Close; may be nil
+}
+
+func (p *peeked) Read(b []byte) (int, error) {
+	if p.left && len(b) > 0 {
+		p.left = false
+		b[0] = p.first[0]
+		return 1, nil
+	}
+	return p.Conn.Read(b)
+}
+
+func (p *peeked) Close() error {
+	err := p.Conn.Close()
+	if p.done != nil {
+		p.once.Do(p.done)
+	}
+	return err
+}
+
+func (p *peeked) CloseWrite() error {
+	if cw, ok := p.Conn.(closeWriter); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
+
+// dial connects to a target. The connection ends with the server.
+func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	// http.Transport's dials outlive the request that wanted them.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	c, err := s.c.Dial(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &tied{Conn: c, untie: context.AfterFunc(s.ctx, func() { _ = c.Close() })}, nil
+}
+
+// tied is a connection that a context closes.
+type tied struct {
+	net.Conn
+	untie func() bool
+}
+
+func (t *tied) Close() error {
+	t.untie()
+	return t.Conn.Close()
+}
+
+func (t *tied) CloseWrite() error {
+	if cw, ok := t.Conn.(closeWriter); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported
+}
