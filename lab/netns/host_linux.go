@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -103,6 +104,31 @@ func (h *Host) ListenPacket(network, address string) net.PacketConn {
 	}
 	h.lab.t.Cleanup(func() { c.Close() })
 	return c
+}
+
+// Serve listens in the namespace and calls handle for each connection. When the
+// test ends, it closes the connections that are open and waits for the calls.
+func (h *Host) Serve(address string, handle func(net.Conn)) {
+	h.lab.t.Helper()
+	var calls sync.WaitGroup
+	h.lab.t.Cleanup(calls.Wait)
+	ctx, cancel := context.WithCancel(context.Background())
+	h.lab.t.Cleanup(cancel)
+	ln := h.Listen("tcp", address)
+	calls.Go(func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			stop := context.AfterFunc(ctx, func() { c.Close() })
+			calls.Go(func() {
+				defer stop()
+				defer c.Close()
+				handle(c)
+			})
+		}
+	})
 }
 
 // Sysctl sets a kernel parameter of the namespace, such as net.ipv4.ip_forward.

@@ -44,34 +44,38 @@ func (n NAT) String() string {
 	return fmt.Sprintf("NAT(%d)", uint8(n))
 }
 
-// A Firewall is a list of nftables rules for packets that clients send into
-// an access network; one that no rule drops passes. Answers come back to what
-// passed and nothing else comes in, the zero value apart: that passes all.
-type Firewall string
+// A Firewall is nftables rules for what crosses an access network's router; a
+// packet that no rule drops passes. The zero value passes everything. With any
+// other, nothing comes in but answers to what passed.
+type Firewall struct {
+	Out string // for packets that clients send
+	In  string // for packets to clients, before it is asked whether they are answers
+}
 
 // The firewalls of the usual bad networks.
-const (
-	AllowAll Firewall = ""
+var (
+	AllowAll = Firewall{}
 	// TCPOnly passes TCP and swallows all else.
-	TCPOnly Firewall = `
-		meta l4proto != tcp counter drop
-	`
+	TCPOnly = Firewall{
+		Out: "meta l4proto != tcp counter drop",
+		In:  "meta l4proto != tcp counter drop",
+	}
 	// TLSOnly passes TCP to port 443, and resets a connection whose first
 	// bytes are not those of a TLS handshake record (RFC 8446, Section 5.1).
 	// A match on @ih is one on TCP's payload and fails where there is none,
 	// so that packets without payload pass.
-	TLSOnly Firewall = `
-		meta l4proto != tcp counter drop
-		tcp dport != 443 counter reject with tcp reset
-		ct mark 1 accept
-		@ih,0,16 0x1603 ct mark set 1 accept
-		@ih,0,8 != 0x16 counter reject with tcp reset
-		@ih,8,8 != 0x03 counter reject with tcp reset
-	`
+	TLSOnly = Firewall{
+		Out: `
+			meta l4proto != tcp counter drop
+			tcp dport != 443 counter reject with tcp reset
+			ct mark 1 accept
+			@ih,0,16 0x1603 ct mark set 1 accept
+			@ih,0,8 != 0x16 counter reject with tcp reset
+			@ih,8,8 != 0x03 counter reject with tcp reset`,
+		In: "meta l4proto != tcp counter drop",
+	}
 	// NoTraffic swallows everything, and the link stays up.
-	NoTraffic Firewall = `
-		counter drop
-	`
+	NoTraffic = Firewall{Out: "counter drop", In: "counter drop"}
 )
 
 // Families says which versions of IP an access network has.
@@ -222,8 +226,9 @@ func (a *Access) setNAT() {
 
 // SetFirewall replaces the firewall, for packets that come from now on.
 func (a *Access) SetFirewall(f Firewall) {
-	in := `ct state established,related accept
-		counter drop`
+	in := f.In + `
+				ct state established,related accept
+				counter drop`
 	if f == AllowAll {
 		in = "accept"
 	}
@@ -243,7 +248,7 @@ func (a *Access) SetFirewall(f Firewall) {
 				iifname "up" goto in
 				jump out
 			}
-		}`, in, f))
+		}`, in, f.Out))
 }
 
 func prefixes(s ...string) (ps []netip.Prefix) {
