@@ -2,6 +2,7 @@ package ike
 
 import (
 	"errors"
+	"fmt"
 
 	"github.com/godwit-net/godwit/ipsec/ike/message"
 )
@@ -26,7 +27,7 @@ var (
 type NotifyError struct{ Type NotifyType }
 
 // Error names the notification.
-func (e *NotifyError) Error() string { return "the peer refused" }
+func (e *NotifyError) Error() string { return fmt.Sprintf("the peer answered %v", e.Type) }
 
 // A RefusalError is an error that we sent to the peer.
 type RefusalError struct {
@@ -35,7 +36,12 @@ type RefusalError struct {
 }
 
 // Error names the notification and the reason.
-func (e *RefusalError) Error() string { return "refused" }
+func (e *RefusalError) Error() string { return fmt.Sprintf("refused with %v: %v", e.Type, e.Err) }
 
 // Unwrap gives the reason.
 func (e *RefusalError) Unwrap() error { return e.Err }
+
+// refuse makes a RefusalError.
+func refuse(t NotifyType, format string, args ...any) *RefusalError {
+	return &RefusalError{Type: t, Err: fmt.Errorf(format, args...)}
+}
