@@ -3,29 +3,256 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
 	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/godwit-net/godwit/client/socks"
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility"
+	"github.com/godwit-net/godwit/mobility/link"
+	"github.com/godwit-net/godwit/mobility/owner"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
 )
 
-// A Client keeps one link to a server.
-type Client struct{ c Config }
+// innerMTU is the largest inner packet on a datagram encapsulation. With ESP,
+// UDP and IPv6 around it stays within 1,480 bytes, which PPPoE and most
+// tunnels on the way leave free.
+const innerMTU = 1380
+
+// socksPort is the port of the SOCKS5 service on the server's inner address.
+const socksPort = 1080
+
+// A Client keeps one link to a server. Run owns its state; the other methods
+// may be called from any goroutine.
+type Client struct {
+	c     Config
+	log   *slog.Logger
+	host  string // of c.Server
+	port  uint16
+	owner *owner.Owner
+	ctx   context.Context // Run's
+	tasks sync.WaitGroup  // goroutines of Run
+
+	table link.Table
+	link  *link.Link
+	inner atomic.Pointer[inner]
+	ready chan struct{} // closed when inner is set for the first time
+
+	ikeSent, ikeReceived atomic.Uint64
+
+	// The rest belongs to the owner's goroutine.
+	carriers  map[mobility.CarrierID]*carrier
+	lastID    mobility.CarrierID
+	session   *ike.Session // being made, or the one in use
+	request   []byte       // the IKE request under way while connecting
+	answered  mobility.CarrierID
+	next      *ike.Session            // made beside a session that seems lost
+	children  map[uint32]*ike.Session // inbound SPIs
+	registrar *mobility.Registrar
+	retryAt   time.Time  // of the next attempt to connect
+	lonely    time.Time  // since when registrations have had no answer
+	attached  netip.Addr // what attachment gave when it was last asked
+	keepalive time.Time  // when a NAT keepalive is due
+	remotes   []netip.Addr
+	lastErr   error
+	fatal     error
+	wasReady  bool
+}
+
+// inner is the inside of an established link.
+type inner struct {
+	stack     *tunnel.Stack
+	addresses []netip.Addr
+	gateway   netip.Addr
+}
 
 // New checks c and makes a client; it opens no socket.
-func New(c Config) (*Client, error) { return &Client{c: c}, nil }
+func New(c Config) (*Client, error) {
+	host, portText, err := net.SplitHostPort(c.Server)
+	if err != nil {
+		return nil, fmt.Errorf("server address %q: %w", c.Server, err)
+	}
+	port, err := net.LookupPort("tcp", portText)
+	if err != nil || port == 0 {
+		return nil, fmt.Errorf("server address %q: the port must be a number from 1 to 65535", c.Server)
+	}
+	switch {
+	case c.Network == nil:
+		return nil, errors.New("no network given")
+	case len(c.Transports) == 0:
+		return nil, errors.New("no encapsulation given: at least one is needed")
+	case len(c.ServerKey) == 0 || len(c.PrivateKey) == 0:
+		return nil, errors.New("the server's public key and an own private key are needed")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Resolve == nil {
+		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
+			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
+		}
+	}
+	cl := &Client{
+		c: c, log: c.Logger, host: host, port: uint16(port),
+		owner:    owner.New(),
+		ready:    make(chan struct{}),
+		carriers: make(map[mobility.CarrierID]*carrier),
+		children: make(map[uint32]*ike.Session),
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		cl.remotes = []netip.Addr{a}
+	}
+	return cl, nil
+}
 
 // Run keeps the link until ctx ends, which gives nil, or until the server
-// refuses for good, which gives the reason.
-func (c *Client) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+// refuses for good, which gives the reason. It is called once.
+func (c *Client) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.ctx = ctx
+	c.link = link.New(link.Config{
+		Logger:  c.log,
+		Table:   &c.table,
+		Deliver: c.deliver,
+		Registration: func(ip []byte, by transports.Carrier, _ int) {
+			c.registrationIn(ip, by)
+		},
+		Silence:    func() { c.owner.Post(c.silent) },
+		SendFailed: c.sendFailed,
+		MTU:        innerMTU,
+	})
+	if c.c.Changes != nil {
+		c.tasks.Go(c.watch)
+	}
+	c.owner.Post(c.connect)
+	c.owner.Run(ctx, func(now time.Time) time.Time {
+		next := c.act(now)
+		if c.fatal != nil {
+			cancel()
+		}
+		return next
+	})
+	c.close(cancel)
+	return c.fatal
+}
+
+// close ends everything that Run started.
+func (c *Client) close(cancel context.CancelFunc) {
+	if c.session != nil && c.registrar != nil {
+		// "A node MAY delete its SAs when it goes": the server need not keep
+		// what nobody will use.
+		c.session.Delete(time.Now())
+		c.flushIKE(c.session)
+	}
+	cancel()
+	for id := range c.carriers {
+		c.closeCarrier(id)
+	}
+	if in := c.inner.Load(); in != nil {
+		in.stack.Close()
+	}
+	c.link.Close()
+	c.tasks.Wait()
+}
 
 // Ready is closed when the link is up for the first time.
-func (c *Client) Ready() <-chan struct{} { return make(chan struct{}) }
+func (c *Client) Ready() <-chan struct{} { return c.ready }
 
-// Dial connects through the tunnel; a name in address is resolved at the server.
+// Errors of Dial; those of the target are the socks package's.
+var errNotConnected = errors.New("no link to the server yet")
+
+// Dial connects through the tunnel to host:port; a name is resolved at the
+// server. network must be tcp, tcp4 or tcp6. Before the link is up it waits
+// for it until ctx ends.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	return nil, errors.New("not connected")
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dial %s: %w: %w", address, errNotConnected, ctx.Err())
+	}
+	in := c.inner.Load()
+	conn, err := in.stack.DialTCP(ctx, netip.AddrPortFrom(in.gateway, socksPort))
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: reach the server's inner address: %w", address, err)
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	err = socks.Connect(conn, address)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	return conn, nil
 }
 
 // Move asks for a registration over everything, as if the network had changed.
-func (c *Client) Move() {}
+func (c *Client) Move() {
+	c.owner.Post(func(now time.Time) {
+		if c.registrar != nil {
+			c.registrar.Start(now, mobility.TriggerAsked)
+		}
+	})
+}
 
-// Status tells how things are.
-func (c *Client) Status() Status { return Status{} }
+func (c *Client) deliver(pkts [][]byte) {
+	if in := c.inner.Load(); in != nil {
+		in.stack.Input(pkts)
+	}
+}
+
+// act does what the state machines ask for and tells when to look again.
+func (c *Client) act(now time.Time) time.Time {
+	c.retry(now)
+	if c.session != nil {
+		c.session.Advance(now)
+		c.ikeEvents(now, c.session)
+	}
+	if c.next != nil {
+		c.next.Advance(now)
+		c.ikeEvents(now, c.next)
+	}
+	if c.registrar != nil {
+		c.registrar.Advance(now)
+		c.registrarActions(now)
+		c.watchLoneliness(now)
+		c.sendKeepalive(now)
+	}
+	return c.nextTimeout()
+}
+
+func (c *Client) nextTimeout() time.Time {
+	next := c.retryAt
+	add := func(t time.Time) {
+		if !t.IsZero() && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	if c.session != nil {
+		add(c.session.NextTimeout())
+	}
+	if c.next != nil {
+		add(c.next.NextTimeout())
+	}
+	if c.registrar != nil {
+		add(c.registrar.NextTimeout())
+		add(c.keepalive)
+		if !c.lonely.IsZero() && c.next == nil {
+			add(c.lonely.Add(lonelyLimit))
+		}
+	}
+	return next
+}

@@ -1,6 +1,12 @@
 package client
 
-import "time"
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/godwit-net/godwit/mobility"
+)
 
 // A Status is what `godwit status` shows; its JSON names are an interface.
 type Status struct {
@@ -56,4 +62,75 @@ type Copy struct {
 	Verdict       string  `json:"verdict"`
 	Revision      uint16  `json:"revision"`
 	Error         string  `json:"error,omitempty"`
+}
+
+// Status tells how things are.
+func (c *Client) Status() Status {
+	s := Status{State: "stopped", Server: c.c.Server}
+	// A client that has stopped has nothing to add.
+	_ = c.owner.Do(context.Background(), func(time.Time) { c.fill(&s) })
+	return s
+}
+
+// fill runs on the owner.
+func (c *Client) fill(s *Status) {
+	s.State = "connecting"
+	if in := c.inner.Load(); in != nil {
+		for _, a := range in.addresses {
+			s.Inner = append(s.Inner, a.String())
+		}
+	}
+	n := c.link.Stats()
+	s.BytesSent, s.BytesReceived = n.BytesSent, n.BytesReceived
+	s.PacketsSent, s.PacketsReceived = n.PacketsSent, n.PacketsReceived
+	s.PacketsDropped = c.table.Strays.Load() + n.PacketsTooBig + n.PacketsFull
+	s.IKESent, s.IKEReceived = c.ikeSent.Load(), c.ikeReceived.Load()
+	if c.lastErr != nil {
+		s.LastError = c.lastErr.Error()
+	}
+	if c.registrar == nil {
+		return
+	}
+	s.State = "connected"
+	if c.registrar.Registering() {
+		s.State = "moving"
+	}
+	if p := c.registrar.Current(); p.ID != 0 {
+		s.Path = &PathStatus{
+			Encapsulation: string(p.Name),
+			Local:         p.Local.String(),
+			Remote:        p.Remote.String(),
+			RTTms:         ms(p.RTT),
+			Verdict:       p.Verdict.String(),
+			Since:         p.Since,
+		}
+	}
+	for _, r := range c.registrar.History() {
+		s.Registrations = append(s.Registrations, registration(r))
+	}
+}
+
+func registration(r mobility.Record) Registration {
+	out := Registration{
+		Number: r.Number, Trigger: string(r.Trigger), Started: r.Started,
+		Selected: string(r.Selected), Verdict: r.Verdict.String(), Revision: r.Revision,
+		DurationMs: ms(r.Duration), Done: r.Done,
+	}
+	for _, cp := range r.Copies {
+		out.Copies = append(out.Copies, Copy{
+			Encapsulation: string(cp.Encapsulation), Local: text(cp.Local), Remote: text(cp.Remote),
+			Sent: cp.Sent, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
+			Verdict: cp.Verdict.String(), Revision: cp.Revision, Error: cp.Error,
+		})
+	}
+	return out
+}
+
+func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
+
+func text(a netip.AddrPort) string {
+	if !a.IsValid() {
+		return ""
+	}
+	return a.String()
 }

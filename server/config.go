@@ -33,6 +33,9 @@ type Config struct {
 	// Pool4 and Pool6 are the inner networks; their first addresses are the server's.
 	Pool4, Pool6 netip.Prefix
 
+	// DNS servers to hand out; none by default, as names are resolved here.
+	DNS []netip.Addr
+
 	// Lookup finds the user with a public key. An error refuses it.
 	Lookup func(key ed25519.PublicKey) (*User, error)
 	// Joined is told each time that a user has proven to hold its key. May be nil.

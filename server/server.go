@@ -2,39 +2,244 @@ package server
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility"
+	"github.com/godwit-net/godwit/mobility/link"
+	"github.com/godwit-net/godwit/mobility/owner"
+	"github.com/godwit-net/godwit/server/egress"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
 )
 
-// A Server serves many clients.
-type Server struct{ c Config }
+// innerMTU is the largest inner packet on a datagram encapsulation; clients
+// have the same.
+const innerMTU = 1380
 
-// New checks c and binds the sockets; an error names the address in use.
-func New(c Config) (*Server, error) { return &Server{c: c}, nil }
+// A Server serves many clients. Run owns its state; the other methods may be
+// called from any goroutine.
+type Server struct {
+	c         Config
+	log       *slog.Logger
+	owner     *owner.Owner
+	ports     *ports
+	stack     *tunnel.Stack
+	gateway4  netip.Addr
+	gateway6  netip.Addr
+	responder *ike.Responder
 
-// Run serves until ctx ends, which gives nil.
-func (s *Server) Run(ctx context.Context) error { <-ctx.Done(); return nil }
+	table  link.Table
+	routes sync.Map // inner netip.Addr to *peer
 
-// Addr is the address that the server listens on, with the port it got.
-func (s *Server) Addr() netip.AddrPort { return s.c.Listen }
+	mu   sync.Mutex
+	ids  map[transports.Carrier]mobility.CarrierID
+	last mobility.CarrierID
 
-// Close ends the sockets of a server that never ran.
-func (s *Server) Close() error { return nil }
-
-// Status tells how things are.
-func (s *Server) Status() Status { return Status{} }
-
-// A Status is a snapshot of the server.
-type Status struct {
-	Clients []ClientStatus `json:"clients"`
+	// The rest belongs to the owner's goroutine.
+	arrival  transports.Carrier // of the IKE message in hand
+	peers    map[string]*peer
+	sessions map[*ike.Session]*peer
+	children map[uint32]*ike.Session // inbound SPIs
+	carriers map[mobility.CarrierID]transports.Carrier
 }
 
-// A ClientStatus is one connected client.
-type ClientStatus struct {
-	Name          string   `json:"name"`
-	Inner         []string `json:"inner"`
-	Encapsulation string   `json:"encapsulation"`
-	Remote        string   `json:"remote"`
-	Verdict       string   `json:"verdict"`
-	BytesSent     uint64   `json:"bytes_sent"`
-	BytesReceived uint64   `json:"bytes_received"`
+// New checks c and binds the sockets; an error names the address in use.
+func New(c Config) (*Server, error) {
+	switch {
+	case c.Network == nil || c.Lookup == nil || c.Egress == nil:
+		return nil, errors.New("network, lookup and egress are needed")
+	case len(c.PrivateKey) == 0:
+		return nil, errors.New("a private key is needed")
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if len(c.Encapsulations) == 0 {
+		c.Encapsulations = []transports.Name{transports.UDP, transports.TCP, transports.WebSocket}
+	}
+	s := &Server{
+		c: c, log: c.Logger, owner: owner.New(),
+		ids:      make(map[transports.Carrier]mobility.CarrierID),
+		peers:    make(map[string]*peer),
+		sessions: make(map[*ike.Session]*peer),
+		children: make(map[uint32]*ike.Session),
+		carriers: make(map[mobility.CarrierID]transports.Carrier),
+	}
+	var inner []netip.Addr
+	if c.Pool4.IsValid() {
+		s.gateway4 = c.Pool4.Masked().Addr().Next()
+		inner = append(inner, s.gateway4)
+	}
+	if c.Pool6.IsValid() {
+		s.gateway6 = c.Pool6.Masked().Addr().Next()
+		inner = append(inner, s.gateway6)
+	}
+	if len(inner) == 0 {
+		return nil, errors.New("an inner pool is needed")
+	}
+	var err error
+	if s.responder, err = s.newResponder(); err != nil {
+		return nil, err
+	}
+	if s.ports, err = s.listen(); err != nil {
+		return nil, err
+	}
+	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: innerMTU, Output: s.output, Logger: s.log})
+	if err != nil {
+		s.ports.close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Addr is the address that the server listens on, with the port it got.
+func (s *Server) Addr() netip.AddrPort { return s.ports.addr }
+
+// Close ends the sockets of a server that never ran.
+func (s *Server) Close() error {
+	s.ports.close()
+	s.stack.Close()
+	return nil
+}
+
+// Run serves until ctx ends, which gives nil, or until a socket fails. It is
+// called once.
+func (s *Server) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var tasks sync.WaitGroup
+	for _, inner := range []netip.Addr{s.gateway4, s.gateway6} {
+		if !inner.IsValid() {
+			continue
+		}
+		ln, err := s.stack.ListenTCP(netip.AddrPortFrom(inner, SOCKSPort))
+		if err != nil {
+			s.Close()
+			return fmt.Errorf("inner SOCKS service: %w", err)
+		}
+		tasks.Go(func() {
+			err := egress.ServeSOCKS(ln, s.c.Egress, s.log)
+			if ctx.Err() == nil {
+				cancel(fmt.Errorf("inner SOCKS service: %w", err))
+			}
+		})
+		defer ln.Close()
+	}
+	for _, serve := range s.ports.serve {
+		tasks.Go(func() {
+			if err := serve(); ctx.Err() == nil {
+				cancel(fmt.Errorf("listen on %s: %w", s.ports.addr, err))
+			}
+		})
+	}
+	s.owner.Run(ctx, s.act)
+	err := context.Cause(ctx)
+	s.ports.close()
+	s.stack.Close()
+	for _, p := range s.peers {
+		p.link.Close()
+	}
+	tasks.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// act does what the state machines ask for and tells when to look again.
+func (s *Server) act(now time.Time) time.Time {
+	s.responder.Advance(now)
+	s.ikeEvents(now)
+	next := s.responder.NextTimeout()
+	for name, p := range s.peers {
+		p.binding.Advance(now)
+		s.bindingActions(now, p)
+		t := p.binding.NextTimeout()
+		if !p.orphaned.IsZero() {
+			if end := p.orphaned.Add(orphanTime); now.Before(end) {
+				t = earliest(t, end)
+			} else {
+				s.removePeer(name, p)
+				continue
+			}
+		}
+		next = earliest(next, t)
+	}
+	return next
+}
+
+// earliest is the earlier of two times, of which zero ones do not count.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// output routes a packet of the stack to the client with its destination.
+func (s *Server) output(p tunnel.Packet) {
+	if v, ok := s.routes.Load(p.Destination()); ok {
+		v.(*peer).link.Output(p)
+		return
+	}
+	p.Release()
+}
+
+// Receive takes what carriers bring: ESP goes to the links on the carrier's
+// own goroutine, IKE to the owner.
+func (s *Server) Receive(c transports.Carrier, ps []transports.Packet) {
+	for i := range ps {
+		if ps[i].Kind != transports.KindIKE {
+			continue
+		}
+		msg := append([]byte(nil), ps[i].Data...)
+		s.owner.Offer(func(now time.Time) {
+			s.arrival = c
+			s.responder.Receive(now, msg, c, c.Describe().Destination)
+			s.ikeEvents(now)
+			s.arrival = nil
+		})
+	}
+	s.table.Receive(c, ps)
+}
+
+// Closed forgets a carrier.
+func (s *Server) Closed(c transports.Carrier, err error) {
+	s.mu.Lock()
+	id, known := s.ids[c]
+	delete(s.ids, c)
+	s.mu.Unlock()
+	if !known {
+		return
+	}
+	s.owner.Post(func(now time.Time) {
+		delete(s.carriers, id)
+		for _, p := range s.peers {
+			p.binding.Closed(now, id)
+		}
+	})
+	if !errors.Is(err, net.ErrClosed) {
+		s.log.Debug("carrier ended", slog.Any("transport", c.Name()), slog.Any("peer", c.Describe().Destination), slog.Any("err", err))
+	}
+}
+
+// id names a carrier. It runs on the owner.
+func (s *Server) id(c transports.Carrier) mobility.CarrierID {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	id := s.ids[c]
+	if id == 0 {
+		s.last++
+		id = s.last
+		s.ids[c] = id
+		s.carriers[id] = c
+	}
+	return id
 }

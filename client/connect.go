@@ -1,0 +1,328 @@
+package client
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility"
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
+)
+
+const (
+	// retryAfter is the pause before the next IKE SA is tried when one failed.
+	retryAfter = time.Second
+	// lonelyLimit is how long registrations may stay unanswered before a new
+	// IKE SA is tried beside them: the server may have lost the old one.
+	lonelyLimit = 20 * time.Second
+)
+
+// connect starts IKE over every encapsulation at once.
+func (c *Client) connect(now time.Time) {
+	c.retryAt = time.Time{}
+	s, err := c.newSession(now)
+	if err != nil {
+		c.fatal = err
+		return
+	}
+	c.session, c.request = s, nil
+	// The first request has to exist before a carrier asks for its first flight.
+	c.ikeEvents(now, s)
+	c.openMissing()
+}
+
+// openMissing opens a carrier of each encapsulation that has none.
+func (c *Client) openMissing() {
+	for _, t := range c.c.Transports {
+		have := false
+		for _, ca := range c.carriers {
+			have = have || ca.name == t.Name()
+		}
+		if !have {
+			c.openCarrier(c.newID(), t.Name())
+		}
+	}
+}
+
+// retry starts the next attempt when its time has come.
+func (c *Client) retry(now time.Time) {
+	if !c.retryAt.IsZero() && !now.Before(c.retryAt) {
+		c.connect(now)
+	}
+}
+
+func (c *Client) newSession(now time.Time) (*ike.Session, error) {
+	public := c.c.PrivateKey.Public().(ed25519.PublicKey)
+	id, err := KeyIdentity(public)
+	if err != nil {
+		return nil, fmt.Errorf("own key: %w", err)
+	}
+	empty := func(t ike.AttributeType) ike.Attribute { return ike.Attribute{Type: t} }
+	return ike.NewInitiator(ike.InitiatorConfig{
+		Config: ike.Config{
+			Logger:     c.log,
+			Local:      ike.Identity{Type: ike.IDKeyID, Data: id},
+			PrivateKey: c.c.PrivateKey,
+			NewSPI:     c.table.NewSPI,
+		},
+		PeerKey: c.c.ServerKey,
+		Request: ike.Configuration{
+			empty(ike.InternalIP4Address), empty(ike.InternalIP6Address),
+			empty(ike.InternalIP4DNS), empty(ike.InternalIP6DNS),
+			empty(ike.InternalHomeAgent4), empty(ike.InternalHomeAgent6),
+		},
+	}, now)
+}
+
+// KeyIdentity is what an end with a raw public key calls itself: the SHA-256
+// of its SubjectPublicKeyInfo, as ID_KEY_ID.
+func KeyIdentity(key ed25519.PublicKey) ([]byte, error) {
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(der)
+	return sum[:], nil
+}
+
+// ikeFirst gives the IKE request under way for a carrier's first flight.
+func (c *Client) ikeFirst() []transports.Packet {
+	if c.request == nil || c.registrar != nil && c.next == nil {
+		return nil
+	}
+	c.ikeSent.Add(1)
+	return []transports.Packet{{Kind: transports.KindIKE, Urgent: true, Data: c.request}}
+}
+
+// ikeIn takes an IKE message that came by a carrier.
+func (c *Client) ikeIn(now time.Time, id mobility.CarrierID, msg []byte) {
+	c.answered = id
+	ispi, _, ok := ike.SPIs(msg)
+	if !ok {
+		return
+	}
+	for _, s := range []*ike.Session{c.session, c.next} {
+		if s == nil {
+			continue
+		}
+		if mine, _ := s.SPIs(); mine == ispi || s == c.session && c.next == nil {
+			s.Receive(now, msg, id)
+			c.ikeEvents(now, s)
+			return
+		}
+	}
+}
+
+// ikeEvents does what an IKE session asks for.
+func (c *Client) ikeEvents(now time.Time, s *ike.Session) {
+	for _, e := range s.Events() {
+		switch e := e.(type) {
+		case ike.Send:
+			c.sendMessage(s, e)
+		case ike.Established:
+			c.established(now, s, e)
+		case ike.ChildCreated:
+			if err := c.link.Install(e.Child); err != nil {
+				c.log.Error("keys not installed", slog.Any("err", err))
+			}
+			c.children[e.Child.InboundSPI] = s
+		case ike.ChildDeleted:
+			delete(c.children, e.InboundSPI)
+			c.link.Remove(e.InboundSPI)
+		case ike.Closed:
+			c.sessionClosed(now, s, e.Err)
+		}
+	}
+}
+
+// flushIKE sends what a session has queued and drops its other events.
+func (c *Client) flushIKE(s *ike.Session) {
+	for _, e := range s.Events() {
+		if e, ok := e.(ike.Send); ok {
+			c.sendMessage(s, e)
+		}
+	}
+}
+
+// sendMessage sends a response to where its request came from, and a request
+// over everything until the IKE SA is made, later over the carrier in use.
+func (c *Client) sendMessage(s *ike.Session, e ike.Send) {
+	to := func(id mobility.CarrierID) {
+		c.ikeSent.Add(1)
+		c.send(id, transports.KindIKE, e.Message)
+	}
+	if id, ok := e.Path.(mobility.CarrierID); ok {
+		to(id)
+		return
+	}
+	if c.registrar != nil && s == c.session {
+		to(c.registrar.Current().ID)
+		return
+	}
+	c.request = e.Message
+	if e.Retransmission && c.registrar == nil {
+		c.openMissing()
+	}
+	for id := range c.carriers {
+		to(id)
+	}
+}
+
+// established takes up a link: its inner addresses, and the carrier that the
+// answer came by. The registration that follows finds out about the others.
+func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
+	in, err := c.innerFor(e.Configuration)
+	if err != nil {
+		c.fatal = fmt.Errorf("the server's configuration is of no use: %w", err)
+		return
+	}
+	if s == c.next {
+		c.log.Info("the server had lost the link; a new one is made")
+		c.dropChildren(c.session)
+		c.session, c.next = s, nil
+	}
+	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
+	c.attached = c.attachment()
+	c.link.SetRoundTrip(e.RoundTrip)
+
+	names := make([]transports.Name, len(c.c.Transports))
+	for i, t := range c.c.Transports {
+		names[i] = t.Name()
+	}
+	c.registrar = mobility.NewRegistrar(mobility.RegistrarConfig{
+		HomeAddress:    in.addresses[0],
+		HomeAgent:      in.gateway,
+		Encapsulations: names,
+		Identification: uint64(now.UnixNano()),
+		PaddedSize:     func(transports.Name) int { return c.link.FullSize() },
+		NextID:         c.newID,
+		ReceiveState:   c.receiveState,
+		Logger:         c.log,
+	})
+	for id, ca := range c.carriers {
+		if ca.open != nil || id == c.answered {
+			c.registrar.Adopt(now, id, ca.desc, id == c.answered)
+		} else {
+			c.closeCarrier(id)
+		}
+	}
+	c.registrar.Start(now, mobility.TriggerConnect)
+	c.inner.Store(in)
+	c.log.Info("connected", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
+	if !c.wasReady {
+		c.wasReady = true
+		close(c.ready)
+	}
+}
+
+// innerFor makes the inside of the link from what the server assigned. When
+// nothing changed it is the one there was, with all its connections.
+func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
+	in := &inner{}
+	a4, ok4 := conf.Address(ike.InternalIP4Address)
+	a6, ok6 := conf.Address(ike.InternalIP6Address)
+	g4, okg4 := conf.Address(ike.InternalHomeAgent4)
+	g6, okg6 := conf.Address(ike.InternalHomeAgent6)
+	switch {
+	case ok4 && okg4:
+		in.gateway = g4
+	case ok6 && okg6:
+		in.gateway = g6
+	default:
+		return nil, errors.New("it assigned no inner address, or named no home agent: is it a godwit server?")
+	}
+	if ok4 {
+		in.addresses = append(in.addresses, a4)
+	}
+	if ok6 {
+		in.addresses = append(in.addresses, a6)
+	}
+	if in.gateway.Is6() {
+		slices.SortFunc(in.addresses, func(a, b netip.Addr) int { return b.Compare(a) })
+	}
+	old := c.inner.Load()
+	if old != nil && slices.Equal(old.addresses, in.addresses) && old.gateway == in.gateway {
+		return old, nil
+	}
+	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: innerMTU, Output: c.link.Output, Logger: c.log})
+	if err != nil {
+		return nil, err
+	}
+	if old != nil {
+		c.log.Warn("the inner addresses changed; open connections are lost")
+		c.tasks.Go(old.stack.Close)
+	}
+	in.stack = stack
+	return in, nil
+}
+
+// sessionClosed ends an IKE SA: for good when the server refuses us, otherwise
+// the next attempt follows.
+func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
+	if s == c.next {
+		c.next, c.request = nil, nil
+		c.lonely = now
+		c.refused(err)
+		return
+	}
+	if s != c.session {
+		return
+	}
+	c.dropChildren(s)
+	c.session, c.request = nil, nil
+	if c.refused(err) {
+		return
+	}
+	if err != nil {
+		c.lastErr = err
+		c.log.Warn("the link has ended; connecting anew", slog.Any("err", err))
+	}
+	c.registrar = nil
+	c.link.Use(nil, false, 0)
+	for id := range c.carriers {
+		c.closeCarrier(id)
+	}
+	c.retryAt = now.Add(retryAfter)
+}
+
+// refused reports that trying again is of no use, and keeps the reason. Once
+// there was a link, only what the server itself said ends it: what a network
+// on the way answers must not.
+func (c *Client) refused(err error) bool {
+	var n *ike.NotifyError
+	isNotify := errors.As(err, &n)
+	switch {
+	case isNotify && n.Type == ike.AuthenticationFailed:
+		c.fatal = fmt.Errorf("%s refuses this client's key: the invitation has expired or was withdrawn: ask the server's operator for a new one", c.c.Server)
+	case c.wasReady:
+	case errors.Is(err, ike.ErrPeerKey):
+		c.fatal = fmt.Errorf("%s shows another key than the one in the invitation: it was set up anew, or it is somebody else: ask its operator for a new invitation", c.c.Server)
+	case isNotify:
+		c.fatal = fmt.Errorf("%s refuses the connection: %w", c.c.Server, err)
+	}
+	return c.fatal != nil
+}
+
+// dropChildren removes the SAs of a session that is gone.
+func (c *Client) dropChildren(s *ike.Session) {
+	for spi, of := range c.children {
+		if of == s {
+			delete(c.children, spi)
+			c.link.Remove(spi)
+		}
+	}
+}
+
+func (c *Client) receiveState() regmsg.ReceiveState {
+	s := c.link.ReceiveState()
+	return regmsg.ReceiveState{Highest: s.Highest, Missing: s.Missing}
+}

@@ -1,0 +1,208 @@
+package client
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/godwit-net/godwit/mobility"
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+)
+
+// keepaliveEvery is how often a NAT's mapping is refreshed on an idle path
+// (RFC 3948, Section 4: 20 seconds by default).
+const keepaliveEvery = 20 * time.Second
+
+// keeper is a carrier whose path has a mapping to keep alive.
+type keeper interface{ Keepalive() error }
+
+// registrationIn takes an inner packet to port 434, on the carrier's goroutine.
+func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
+	t, ok := by.(*tagged)
+	if !ok {
+		return
+	}
+	_, _, m, err := regmsg.ParsePacket(ip)
+	reply, isReply := m.(*regmsg.Reply)
+	if err != nil || !isReply {
+		c.log.Debug("registration reply not understood", slog.Any("err", err))
+		return
+	}
+	c.owner.Offer(func(now time.Time) {
+		if c.registrar == nil {
+			return
+		}
+		if err := c.registrar.Receive(now, reply, t.id); err != nil {
+			c.log.Debug("registration reply not used", slog.Any("err", err))
+		}
+	})
+}
+
+// registrarActions does what the registrar asks for.
+func (c *Client) registrarActions(now time.Time) {
+	for _, a := range c.registrar.Actions() {
+		c.registrarAction(a)
+	}
+}
+
+func (c *Client) registrarAction(a mobility.Action) {
+	switch a := a.(type) {
+	case mobility.Open:
+		c.openCarrier(a.ID, a.Name)
+	case mobility.Send:
+		if b := c.sealRegistration(a); b != nil {
+			c.send(a.ID, transports.KindESP, b)
+		}
+	case mobility.Use:
+		c.use(a)
+	case mobility.Close:
+		c.closeCarrier(a.ID)
+	}
+}
+
+// firstRegistration does what the registrar asks for and returns what is to be
+// sent on the carrier being opened instead of sending it.
+func (c *Client) firstRegistration(now time.Time, id mobility.CarrierID) (ps []transports.Packet) {
+	for _, a := range c.registrar.Actions() {
+		if s, ok := a.(mobility.Send); ok && s.ID == id {
+			if b := c.sealRegistration(s); b != nil {
+				ps = append(ps, transports.Packet{Kind: transports.KindESP, Urgent: true, Data: b})
+			}
+			continue
+		}
+		c.registrarAction(a)
+	}
+	return ps
+}
+
+func (c *Client) sealRegistration(s mobility.Send) []byte {
+	in := c.inner.Load()
+	ip, err := regmsg.AppendPacket(nil, in.addresses[0], in.gateway, s.Message)
+	if err == nil {
+		var b []byte
+		if b, err = c.link.Seal(ip, s.PadTo); err == nil {
+			return b
+		}
+	}
+	c.log.Error("registration not sent", slog.Any("err", err))
+	return nil
+}
+
+// use moves the data to another carrier.
+func (c *Client) use(a mobility.Use) {
+	ca := c.carriers[a.ID]
+	if ca == nil || ca.open == nil {
+		return
+	}
+	before := c.link.Carrier()
+	// This end asked for the path and an answer came by it: nobody else can be
+	// hurt by what is sent there.
+	c.link.Use(ca.open, true, 0)
+	if p := c.registrar.Current(); p.RTT > 0 {
+		c.link.SetRoundTrip(p.RTT)
+	}
+	c.keepalive = time.Now().Add(keepaliveEvery)
+	if before != nil && before != ca.open {
+		c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),
+			slog.Any("local", ca.desc.Source), slog.Duration("rtt", a.RTT))
+	}
+}
+
+// silent is called when data has been unanswered for too long.
+func (c *Client) silent(now time.Time) {
+	if c.registrar != nil {
+		c.log.Debug("data unanswered")
+		c.registrar.Start(now, mobility.TriggerSilence)
+	}
+}
+
+// watch takes the news that addresses or routes may have changed.
+func (c *Client) watch() {
+	for {
+		select {
+		case <-c.ctx.Done():
+			return
+		case _, ok := <-c.c.Changes:
+			if !ok {
+				return
+			}
+			c.owner.Post(c.changed)
+		}
+	}
+}
+
+// changed registers anew if packets to the server would leave from another
+// address than they do.
+func (c *Client) changed(now time.Time) {
+	if c.registrar == nil {
+		if c.session != nil {
+			// The attempts under way belong to the network that was.
+			for id := range c.carriers {
+				c.closeCarrier(id)
+			}
+			c.openMissing()
+		}
+		return
+	}
+	at := c.attachment()
+	if at == c.attached {
+		return
+	}
+	c.attached = at
+	if !at.IsValid() {
+		return // no network: the next change will tell of one
+	}
+	c.registrar.Start(now, mobility.TriggerAddress)
+}
+
+// attachment is the address that packets to the server would leave from.
+func (c *Client) attachment() netip.Addr {
+	for _, remote := range c.remotes {
+		if local, err := c.localAddress(remote.Unmap()); err == nil {
+			return local.Unmap()
+		}
+	}
+	return netip.Addr{}
+}
+
+// watchLoneliness tries a new IKE SA when registrations stay unanswered: a
+// server that lost its state knows no SA of ours. If an answer comes after
+// all, the attempt is dropped.
+func (c *Client) watchLoneliness(now time.Time) {
+	switch {
+	case !c.registrar.Registering():
+		c.lonely = time.Time{}
+		if c.next != nil {
+			c.next, c.request = nil, nil
+		}
+	case c.lonely.IsZero():
+		c.lonely = now
+	case c.next == nil && now.Sub(c.lonely) >= lonelyLimit:
+		s, err := c.newSession(now)
+		if err != nil {
+			c.log.Error("no new IKE SA", slog.Any("err", err))
+			c.lonely = now
+			return
+		}
+		c.next = s
+		c.ikeEvents(now, s)
+	}
+}
+
+// sendKeepalive refreshes NAT mappings of the carrier in use.
+func (c *Client) sendKeepalive(now time.Time) {
+	if c.keepalive.IsZero() || now.Before(c.keepalive) {
+		return
+	}
+	c.keepalive = now.Add(keepaliveEvery)
+	ca := c.carriers[c.registrar.Current().ID]
+	if ca == nil || ca.open == nil {
+		return
+	}
+	if k, ok := ca.in.tag.Load().Carrier.(keeper); ok {
+		if err := k.Keepalive(); err != nil {
+			c.log.Debug("keepalive not sent", slog.Any("err", err))
+		}
+	}
+}

@@ -1,0 +1,306 @@
+// Package link joins the security associations of two terminals to whichever
+// carrier takes their packets now.
+//
+// A Link outlives its SAs, which rekeying replaces, and its carriers, which a
+// move replaces: the link is what stays. Outgoing inner packets wait in its
+// queue while there is no carrier, so a move delays them and loses none that
+// had not left.
+package link
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/esp"
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
+)
+
+// Timing of our own; nothing in an RFC sets these.
+const (
+	// AckDelay is how long the receiver of data may say nothing. Then it sends
+	// an empty ESP packet, so that the sender can take silence for evidence.
+	AckDelay = 100 * time.Millisecond
+	// MinSilence is the shortest time after which unanswered data means that
+	// the path is broken; three round trips where that is longer.
+	MinSilence = 300 * time.Millisecond
+)
+
+// DefaultQueueBytes bounds the packets that wait for a carrier.
+const DefaultQueueBytes = 8 << 20
+
+// A Config says what a Link does with what comes out of it. Its functions are
+// called on the carriers' readers and must not block for long.
+type Config struct {
+	Logger *slog.Logger // nil discards
+	Table  *Table       // where the link's inbound SPIs are registered; required
+
+	// Deliver takes inner packets, which are valid until it returns.
+	Deliver func(pkts [][]byte)
+	// Registration takes an inner packet to UDP port 434, valid until it
+	// returns, with the carrier that it came by and the size of its ESP packet.
+	Registration func(ip []byte, c transports.Carrier, size int)
+	// Silence is called, on a goroutine of its own, when data has been
+	// unanswered for three round trips. Nil where nobody acts on it.
+	Silence func()
+	// SendFailed is called when a carrier refuses data for another reason than
+	// being closed. May be nil.
+	SendFailed func(c transports.Carrier, err error)
+
+	MTU        int // largest inner packet on a datagram encapsulation, in bytes
+	QueueBytes int // 0 means DefaultQueueBytes
+}
+
+// Stats counts what went through a link since it was made.
+type Stats struct {
+	BytesSent, BytesReceived     uint64 // inner packets
+	PacketsSent, PacketsReceived uint64 // ESP packets
+	PacketsTooBig                uint64 // inner packets that no carrier could take
+	PacketsFull                  uint64 // inner packets dropped as the queue was full
+}
+
+// A Link carries inner packets between two terminals. Its methods may be called
+// from several goroutines.
+type Link struct {
+	c     Config
+	log   *slog.Logger
+	queue *tunnel.Queue
+
+	outbound atomic.Pointer[esp.Outbound]
+	path     atomic.Pointer[path]
+	sending  atomic.Bool  // the pump is inside a carrier's Send
+	pumps    atomic.Int64 // the pump's generation; older ones end
+
+	mu       sync.Mutex
+	changed  sync.Cond // path, credit or outbound changed, or the link was closed
+	children map[uint32]*inbound
+	closed   bool
+	wg       sync.WaitGroup
+
+	life liveness
+
+	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
+	tooBig, full                                           atomic.Uint64
+}
+
+// path is a carrier with what is known of it.
+type path struct {
+	carrier   transports.Carrier
+	inner     int // largest inner packet to send whole
+	validated atomic.Bool
+	credit    atomic.Int64 // bytes that may be sent before validation
+}
+
+// New makes a link without SAs and without a carrier and starts its pump.
+func New(c Config) *Link {
+	if c.QueueBytes == 0 {
+		c.QueueBytes = DefaultQueueBytes
+	}
+	l := &Link{c: c, log: c.Logger, queue: tunnel.NewQueue(c.QueueBytes), children: make(map[uint32]*inbound)}
+	if l.log == nil {
+		l.log = slog.New(slog.DiscardHandler)
+	}
+	l.changed.L = &l.mu
+	l.life.link = l
+	l.life.rtt.Store(int64(MinSilence / 3))
+	l.startPump()
+	return l
+}
+
+// Close drops what is queued, removes the SAs and waits for the link's
+// goroutines. The carriers are not the link's and must be closed before, or
+// the wait may be long.
+func (l *Link) Close() {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return
+	}
+	l.closed = true
+	for spi := range l.children {
+		l.c.Table.remove(spi)
+	}
+	clear(l.children)
+	l.changed.Broadcast()
+	l.mu.Unlock()
+	l.queue.Close()
+	l.life.stop()
+	l.wg.Wait()
+}
+
+// Install adds a pair of SAs. An initiator's child carries data at once; a
+// responder's replacement only when the peer was heard on it, or when the
+// child it replaces is removed (RFC 7296, Section 2.8: the responder may not
+// send before the initiator is ready to receive).
+func (l *Link) Install(child ike.Child) error {
+	in, err := esp.NewInbound(child.InboundSPI, child.Algorithm, child.InboundKey, child.ESN, 0)
+	if err != nil {
+		return fmt.Errorf("install inbound SA: %w", err)
+	}
+	out, err := esp.NewOutbound(child.OutboundSPI, child.Algorithm, child.OutboundKey, child.ESN)
+	if err != nil {
+		return fmt.Errorf("install outbound SA: %w", err)
+	}
+	e := &inbound{link: l, in: in, out: out}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return net.ErrClosed
+	}
+	l.children[child.InboundSPI] = e
+	l.c.Table.add(child.InboundSPI, e)
+	_, replaces := l.children[child.Replaces]
+	if child.Role == ike.RoleResponder && replaces {
+		e.waiting.Store(true)
+		return nil
+	}
+	l.outbound.Store(out)
+	l.changed.Broadcast()
+	return nil
+}
+
+// Remove takes away the pair of SAs with this inbound SPI. If it was the one
+// in use, the newest other pair takes over.
+func (l *Link) Remove(inboundSPI uint32) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e := l.children[inboundSPI]
+	if e == nil {
+		return
+	}
+	delete(l.children, inboundSPI)
+	l.c.Table.remove(inboundSPI)
+	if l.outbound.Load() != e.out {
+		return
+	}
+	var next *esp.Outbound
+	for _, other := range l.children {
+		other.waiting.Store(false)
+		next = other.out
+	}
+	l.outbound.Store(next)
+	l.changed.Broadcast()
+}
+
+// promote makes the pair that the peer was heard on the one to send with.
+func (l *Link) promote(e *inbound) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if e.waiting.Swap(false) && l.children[e.in.SPI()] == e {
+		l.outbound.Store(e.out)
+		l.changed.Broadcast()
+	}
+}
+
+// Use sends data over c from now on. Unless validated, no more than credit
+// bytes, and three times what c brings in from now on, are sent before Validate
+// (RFC 9000, Section 8.1). A nil c holds the data back.
+func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
+	var p *path
+	if c != nil {
+		p = &path{carrier: c, inner: c.MTU() - esp.MaxOverhead}
+		if p.inner < 9000 {
+			p.inner = min(p.inner, l.c.MTU)
+		}
+		p.validated.Store(validated || c.Validated())
+		p.credit.Store(int64(credit))
+	}
+	l.mu.Lock()
+	if old := l.path.Load(); old != nil && p != nil && old.carrier == c {
+		if validated {
+			old.validated.Store(true)
+		}
+		l.changed.Broadcast()
+		l.mu.Unlock()
+		return
+	}
+	l.path.Store(p)
+	// Data that is on the old path is not evidence against the new one.
+	l.life.forget()
+	l.changed.Broadcast()
+	stuck := l.sending.Load() && !l.closed
+	l.mu.Unlock()
+	if stuck {
+		// The pump may sit in a stream whose peer is gone. Its replacement
+		// takes what is queued; it ends itself when that stream is closed.
+		l.startPump()
+	}
+}
+
+// Validate lifts the limit on the carrier in use, if it is c.
+func (l *Link) Validate(c transports.Carrier) {
+	if p := l.path.Load(); p != nil && p.carrier == c && !p.validated.Swap(true) {
+		l.wake()
+	}
+}
+
+// Carrier is the carrier in use, or nil.
+func (l *Link) Carrier() transports.Carrier {
+	if p := l.path.Load(); p != nil {
+		return p.carrier
+	}
+	return nil
+}
+
+// SetRoundTrip tells the path's round trip, which the silence limit follows.
+func (l *Link) SetRoundTrip(d time.Duration) { l.life.rtt.Store(int64(d)) }
+
+// Output queues an inner packet. It never blocks and takes p over.
+func (l *Link) Output(p tunnel.Packet) {
+	if !l.queue.Put(p) {
+		l.full.Add(1)
+		p.Release()
+	}
+}
+
+// ErrNoSA tells that no pair of SAs is installed.
+var ErrNoSA = errors.New("no security association")
+
+// Seal protects one inner packet for the owner to send itself; a registration
+// needs its own carrier. padTo is the size that the ESP packet shall have, zero
+// for its natural size.
+func (l *Link) Seal(inner []byte, padTo int) ([]byte, error) {
+	out := l.outbound.Load()
+	if out == nil {
+		return nil, ErrNoSA
+	}
+	return out.Seal(nil, inner, padTo)
+}
+
+// FullSize is the size of an ESP packet that holds the largest inner packet
+// of a datagram encapsulation: what a padded registration is padded to.
+func (l *Link) FullSize() int { return l.c.MTU + esp.MaxOverhead }
+
+// ReceiveState is what has arrived on the pair of SAs in use.
+func (l *Link) ReceiveState() esp.ReceiveState {
+	out := l.outbound.Load()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.children {
+		if e.out == out {
+			return e.in.State()
+		}
+	}
+	return esp.ReceiveState{}
+}
+
+// Stats tells what went through.
+func (l *Link) Stats() Stats {
+	return Stats{
+		BytesSent: l.bytesSent.Load(), BytesReceived: l.bytesReceived.Load(),
+		PacketsSent: l.packetsSent.Load(), PacketsReceived: l.packetsReceived.Load(),
+		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.full.Load(),
+	}
+}
+
+func (l *Link) wake() {
+	l.mu.Lock()
+	l.changed.Broadcast()
+	l.mu.Unlock()
+}

@@ -1,0 +1,150 @@
+package link
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/godwit-net/godwit/transports"
+)
+
+// liveness makes silence mean something. Who receives data and has nothing to
+// send answers with an empty packet after AckDelay (RFC 4303, Section 2.6);
+// so who sent data and heard nothing for three round trips, at least
+// MinSilence, knows that the path is broken. An idle link sends nothing.
+//
+// The data path only stores times; the timers run while there is traffic.
+type liveness struct {
+	link *Link
+	rtt  atomic.Int64
+
+	dataIn     atomic.Int64 // when data last came in, Unix nanoseconds
+	out        atomic.Int64 // when anything last went out
+	unanswered atomic.Int64 // when data went out with nothing heard since; 0: none
+
+	ackArmed, silenceArmed atomic.Bool
+
+	mu           sync.Mutex
+	ack, silence *time.Timer
+	stopped      bool
+	wg           sync.WaitGroup
+}
+
+// sent notes that data has gone out.
+func (v *liveness) sent() {
+	now := time.Now().UnixNano()
+	v.out.Store(now)
+	if v.link.c.Silence == nil {
+		return
+	}
+	if v.unanswered.CompareAndSwap(0, now) && !v.silenceArmed.Swap(true) {
+		v.arm(&v.silence, v.limit(), v.checkSilence)
+	}
+}
+
+// sentOther notes that something went out that expects no answer.
+func (v *liveness) sentOther() { v.out.Store(time.Now().UnixNano()) }
+
+// heard notes that authentic packets came in. Only what comes by the carrier
+// in use speaks for it.
+func (v *liveness) heard(current, data bool) {
+	if current {
+		v.unanswered.Store(0)
+	}
+	if !data {
+		return
+	}
+	v.dataIn.Store(time.Now().UnixNano())
+	if !v.ackArmed.Swap(true) {
+		v.arm(&v.ack, AckDelay, v.checkAck)
+	}
+}
+
+// forget takes back that an answer is expected.
+func (v *liveness) forget() { v.unanswered.Store(0) }
+
+func (v *liveness) limit() time.Duration {
+	return max(MinSilence, 3*time.Duration(v.rtt.Load()))
+}
+
+func (v *liveness) arm(t **time.Timer, d time.Duration, f func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.stopped {
+		return
+	}
+	if *t == nil {
+		*t = time.AfterFunc(d, func() {
+			v.mu.Lock()
+			if v.stopped {
+				v.mu.Unlock()
+				return
+			}
+			v.wg.Add(1)
+			v.mu.Unlock()
+			defer v.wg.Done()
+			f()
+		})
+		return
+	}
+	(*t).Reset(d)
+}
+
+func (v *liveness) checkAck() {
+	in := v.dataIn.Load()
+	if age := time.Since(time.Unix(0, in)); age < AckDelay {
+		// Data came since the timer was set; it has its own time to be answered.
+		v.arm(&v.ack, AckDelay-age, v.checkAck)
+		return
+	}
+	v.ackArmed.Store(false)
+	if v.dataIn.Load() != in && !v.ackArmed.Swap(true) {
+		v.arm(&v.ack, AckDelay, v.checkAck)
+	}
+	if v.out.Load() > in {
+		return
+	}
+	l := v.link
+	p := l.path.Load()
+	if p == nil {
+		return
+	}
+	b, err := l.Seal(nil, 0)
+	if err != nil {
+		return
+	}
+	if p.carrier.Send([]transports.Packet{{Kind: transports.KindESP, Urgent: true, Data: b}}) == nil {
+		l.packetsSent.Add(1)
+		v.sentOther()
+	}
+}
+
+func (v *liveness) checkSilence() {
+	since := v.unanswered.Load()
+	if since == 0 {
+		v.silenceArmed.Store(false)
+		if u := v.unanswered.Load(); u != 0 && !v.silenceArmed.Swap(true) {
+			v.arm(&v.silence, v.limit(), v.checkSilence)
+		}
+		return
+	}
+	if left := v.limit() - time.Since(time.Unix(0, since)); left > 0 {
+		v.arm(&v.silence, left, v.checkSilence)
+		return
+	}
+	v.silenceArmed.Store(false)
+	v.unanswered.Store(0)
+	v.link.c.Silence()
+}
+
+func (v *liveness) stop() {
+	v.mu.Lock()
+	v.stopped = true
+	for _, t := range []*time.Timer{v.ack, v.silence} {
+		if t != nil {
+			t.Stop()
+		}
+	}
+	v.mu.Unlock()
+	v.wg.Wait()
+}

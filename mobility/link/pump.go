@@ -1,0 +1,190 @@
+package link
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
+)
+
+const (
+	// flushBytes is how much is sealed before it is handed to the carrier: as
+	// much as one segmentation-offload send takes.
+	flushBytes = 60 << 10
+	takeMax    = 32
+	// retryAfter is the wait before a carrier that refused data is tried again
+	// when no other has come into use.
+	retryAfter = 100 * time.Millisecond
+)
+
+// buffers are what a pump works in. An idle link holds none.
+type buffers struct {
+	plain, cut, sealed []byte
+	segs, esp          [][]byte
+	pkts               []transports.Packet
+}
+
+var bufferPool = sync.Pool{New: func() any {
+	return &buffers{
+		plain:  make([]byte, 0, 68<<10),
+		cut:    make([]byte, 0, 80<<10),
+		sealed: make([]byte, 0, 160<<10),
+	}
+}}
+
+func (l *Link) startPump() {
+	generation := l.pumps.Add(1)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return
+	}
+	l.wg.Go(func() { l.pump(generation) })
+}
+
+// pump takes packets from the queue, cuts them to what the path takes, seals
+// them and hands them to the carrier in batches.
+func (l *Link) pump(generation int64) {
+	ps := make([]tunnel.Packet, takeMax)
+	for l.pumps.Load() == generation {
+		n, err := l.queue.Take(ps)
+		if err != nil {
+			return
+		}
+		b := bufferPool.Get().(*buffers)
+		for i := range ps[:n] {
+			b.plain = ps[i].AppendTo(b.plain[:0])
+			ps[i].Release()
+			ps[i] = tunnel.Packet{}
+			l.bytesSent.Add(uint64(len(b.plain)))
+			l.seal(b)
+			if len(b.sealed) >= flushBytes || i == n-1 {
+				l.flush(b)
+			}
+		}
+		bufferPool.Put(b)
+	}
+}
+
+// seal cuts b.plain to what the path takes and appends the sealed packets.
+func (l *Link) seal(b *buffers) {
+	p := l.waitPath(0)
+	if p == nil {
+		return
+	}
+	out := l.outbound.Load()
+	if out == nil {
+		return
+	}
+	var err error
+	b.cut, b.segs, err = tunnel.Cut(b.plain, p.inner, b.cut[:0], b.segs[:0])
+	if err != nil {
+		l.tooBig.Add(1)
+		l.log.Debug("packet dropped", slog.Any("err", err))
+		return
+	}
+	b.sealed, b.esp, err = out.SealBatch(b.sealed, b.segs, b.esp)
+	if err != nil {
+		l.log.Warn("packet not sealed", slog.Any("err", err))
+	}
+}
+
+// flush sends the sealed packets. A carrier that fails before another is in
+// use gets them again a little later: they have their sequence numbers, so a
+// second copy dies in the peer's replay window.
+func (l *Link) flush(b *buffers) {
+	for _, e := range b.esp {
+		b.pkts = append(b.pkts, transports.Packet{Kind: transports.KindESP, Data: e})
+	}
+	for pkts := b.pkts; len(pkts) > 0; {
+		p := l.waitPath(len(pkts[0].Data))
+		if p == nil {
+			break
+		}
+		n := p.allow(pkts)
+		l.life.sent()
+		l.sending.Store(true)
+		// The path may have changed before sending was seen.
+		if l.path.Load() != p {
+			l.sending.Store(false)
+			continue
+		}
+		err := p.carrier.Send(pkts[:n])
+		l.sending.Store(false)
+		if err == nil || errors.Is(err, transports.ErrTooBig) {
+			if err != nil {
+				l.tooBig.Add(1)
+			}
+			l.packetsSent.Add(uint64(n))
+			pkts = pkts[n:]
+			continue
+		}
+		if !errors.Is(err, net.ErrClosed) && l.c.SendFailed != nil {
+			l.c.SendFailed(p.carrier, err)
+		}
+		if !l.waitOther(p, retryAfter) {
+			break
+		}
+	}
+	clear(b.pkts)
+	b.sealed, b.esp, b.pkts = b.sealed[:0], b.esp[:0], b.pkts[:0]
+}
+
+// allow says how many of pkts may be sent now and uses up the credit for them.
+// The first of them may: waitPath has seen to that.
+func (p *path) allow(pkts []transports.Packet) int {
+	if p.validated.Load() {
+		return len(pkts)
+	}
+	for i := range pkts {
+		size := int64(len(pkts[i].Data))
+		if i > 0 && p.credit.Load() < size {
+			return i
+		}
+		p.credit.Add(-size)
+	}
+	return len(pkts)
+}
+
+// waitPath waits for a carrier, an SA, and the right to send n bytes. It
+// returns nil when the link is closed.
+func (l *Link) waitPath(n int) *path {
+	if p := l.path.Load(); p != nil && p.validated.Load() && l.outbound.Load() != nil {
+		return p
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed {
+		p := l.path.Load()
+		if p != nil && l.outbound.Load() != nil {
+			if p.validated.Load() || n == 0 || p.credit.Load() >= int64(n) {
+				return p
+			}
+		}
+		l.changed.Wait()
+	}
+	return nil
+}
+
+// waitOther waits until another path than p is in use, or for d. It returns
+// false when the link is closed.
+func (l *Link) waitOther(p *path, d time.Duration) bool {
+	expired := false
+	t := time.AfterFunc(d, func() {
+		l.mu.Lock()
+		expired = true
+		l.changed.Broadcast()
+		l.mu.Unlock()
+	})
+	defer t.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed && !expired && l.path.Load() == p {
+		l.changed.Wait()
+	}
+	return !l.closed
+}

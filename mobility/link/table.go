@@ -1,0 +1,133 @@
+package link
+
+import (
+	"crypto/rand"
+	"encoding/binary"
+	"sync"
+	"sync/atomic"
+
+	"github.com/godwit-net/godwit/ipsec/esp"
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+)
+
+// A Table finds the inbound SA of an ESP packet by its SPI, whatever carrier
+// and address the packet came by.
+type Table struct {
+	spis sync.Map // uint32 to *inbound
+
+	// Strays counts packets that no SA accepted: unknown SPI, replayed, forged
+	// or malformed.
+	Strays atomic.Uint64
+}
+
+// inbound is one pair of SAs as the receiving side sees it.
+type inbound struct {
+	link    *Link
+	in      *esp.Inbound
+	out     *esp.Outbound
+	waiting atomic.Bool // out is not used before a packet came in
+}
+
+func (t *Table) add(spi uint32, e *inbound) { t.spis.Store(spi, e) }
+func (t *Table) remove(spi uint32)          { t.spis.Delete(spi) }
+
+// NewSPI draws an SPI that no link of the table uses. The values up to 255 are
+// reserved (RFC 4303, Section 2.1).
+func (t *Table) NewSPI() uint32 {
+	var b [4]byte
+	for {
+		rand.Read(b[:])
+		spi := binary.BigEndian.Uint32(b[:])
+		if _, used := t.spis.Load(spi); spi > 255 && !used {
+			return spi
+		}
+	}
+}
+
+// batch is what one call of Receive works in.
+type batch struct {
+	pkts, opened, data [][]byte
+}
+
+var batchPool = sync.Pool{New: func() any { return new(batch) }}
+
+// Receive opens the ESP packets among ps and hands what is inside to their
+// links. It is called from carriers' readers; ps may be written over.
+func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
+	b := batchPool.Get().(*batch)
+	var e *inbound
+	size := 0
+	for i := range ps {
+		if ps[i].Kind != transports.KindESP {
+			continue
+		}
+		spi, ok := esp.SPI(ps[i].Data)
+		if !ok {
+			t.Strays.Add(1)
+			continue
+		}
+		if e == nil || e.in.SPI() != spi {
+			if e != nil {
+				t.open(e, c, b, size)
+				size = 0
+			}
+			e = nil
+			if v, ok := t.spis.Load(spi); ok {
+				e = v.(*inbound)
+			} else {
+				t.Strays.Add(1)
+				continue
+			}
+		}
+		b.pkts = append(b.pkts, ps[i].Data)
+		size += len(ps[i].Data)
+	}
+	if e != nil {
+		t.open(e, c, b, size)
+	}
+	clear(b.pkts)
+	clear(b.opened)
+	clear(b.data)
+	batchPool.Put(b)
+}
+
+// open opens the packets gathered in b, all of one SA.
+func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
+	l := e.link
+	opened, dropped := e.in.OpenBatch(b.pkts, b.opened[:0])
+	b.opened = opened
+	defer func() { b.pkts, b.opened, b.data = b.pkts[:0], opened[:0], b.data[:0] }()
+	t.Strays.Add(uint64(dropped))
+	if len(opened) == 0 {
+		return
+	}
+	if e.waiting.Load() {
+		l.promote(e)
+	}
+	p := l.path.Load()
+	current := p != nil && p.carrier == c
+	if current && !p.validated.Load() {
+		p.credit.Add(3 * int64(size))
+		l.wake()
+	}
+	l.packetsReceived.Add(uint64(len(opened)))
+	bytes := 0
+	for _, ip := range opened {
+		switch {
+		case len(ip) == 0: // a dummy packet says only that the peer is there
+		case regmsg.IsRegistration(ip):
+			if l.c.Registration != nil {
+				l.c.Registration(ip, c, size/max(len(b.pkts), 1))
+			}
+		default:
+			b.data = append(b.data, ip)
+			bytes += len(ip)
+		}
+	}
+	l.life.heard(current, len(b.data) > 0)
+	if len(b.data) > 0 {
+		l.bytesReceived.Add(uint64(bytes))
+		l.c.Deliver(b.data)
+	}
+}

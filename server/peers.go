@@ -1,0 +1,365 @@
+package server
+
+import (
+	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility"
+	"github.com/godwit-net/godwit/mobility/link"
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+)
+
+// orphanTime is how long a client without an IKE SA is remembered, so that its
+// connections live on when it comes back.
+const orphanTime = 5 * time.Minute
+
+// A peer is one client. It lives through its IKE SAs.
+type peer struct {
+	user     *User
+	link     *link.Link
+	binding  *mobility.Binding
+	session  *ike.Session
+	orphaned time.Time // since when there is no IKE SA; zero: there is one
+	verdict  mobility.Verdict
+	credit   int // bytes that the copy in hand allows to be sent
+	spoofed  atomic.Uint64
+}
+
+func (s *Server) newResponder() (*ike.Responder, error) {
+	public := s.c.PrivateKey.Public().(ed25519.PublicKey)
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		return nil, fmt.Errorf("own key: %w", err)
+	}
+	id := sha256.Sum256(der)
+	return ike.NewResponder(ike.ResponderConfig{
+		Config: ike.Config{
+			Logger:     s.log,
+			Local:      ike.Identity{Type: ike.IDKeyID, Data: id[:]},
+			PrivateKey: s.c.PrivateKey,
+			NewSPI:     s.table.NewSPI,
+		},
+		Lookup: s.lookup,
+		Assign: s.assign,
+	})
+}
+
+// lookup finds the user whose raw public key was shown.
+func (s *Server) lookup(_ ike.Identity, key ed25519.PublicKey) (*ike.Peer, error) {
+	if key == nil {
+		return nil, errors.New("only raw public keys are known here")
+	}
+	u, err := s.c.Lookup(key)
+	if err != nil {
+		return nil, err
+	}
+	return &ike.Peer{Name: u.Name, PublicKey: key}, nil
+}
+
+// assign gives a user its inner addresses and names the server's own.
+func (s *Server) assign(p *ike.Peer, request ike.Configuration) (ike.Configuration, error) {
+	u, err := s.c.Lookup(p.PublicKey)
+	if err != nil {
+		return nil, err
+	}
+	var reply ike.Configuration
+	if u.Inner4.IsValid() && s.gateway4.IsValid() {
+		reply = append(reply,
+			ike.AddressAttribute(ike.InternalIP4Address, u.Inner4),
+			ike.AddressAttribute(ike.InternalHomeAgent4, s.gateway4))
+	}
+	if u.Inner6.IsValid() && s.gateway6.IsValid() {
+		reply = append(reply,
+			ike.AddressAttribute(ike.InternalIP6Address, u.Inner6),
+			ike.AddressAttribute(ike.InternalHomeAgent6, s.gateway6))
+	}
+	if len(reply) == 0 {
+		return nil, errors.New("the user has no inner address")
+	}
+	for _, dns := range s.c.DNS {
+		t := ike.InternalIP4DNS
+		if dns.Is6() {
+			t = ike.InternalIP6DNS
+		}
+		reply = append(reply, ike.AddressAttribute(t, dns))
+	}
+	return reply, nil
+}
+
+// ikeEvents does what the responder asks for.
+func (s *Server) ikeEvents(now time.Time) {
+	for _, e := range s.responder.Events() {
+		switch ev := e.Event.(type) {
+		case ike.Send:
+			s.sendIKE(e.Session, ev)
+		case ike.Established:
+			s.established(now, e.Session, ev)
+		case ike.ChildCreated:
+			s.childCreated(e.Session, ev.Child)
+		case ike.ChildDeleted:
+			s.childDeleted(ev.InboundSPI)
+		case ike.Closed:
+			s.sessionClosed(now, e.Session, ev.Err)
+		}
+	}
+}
+
+// sendIKE answers a request on the carrier that it came by, and sends our own
+// requests by the carrier in use.
+func (s *Server) sendIKE(of *ike.Session, e ike.Send) {
+	c, ok := e.Path.(transports.Carrier)
+	if !ok {
+		p := s.sessions[of]
+		if p == nil {
+			return
+		}
+		if c = p.link.Carrier(); c == nil {
+			return
+		}
+	}
+	if err := c.Send([]transports.Packet{{Kind: transports.KindIKE, Urgent: true, Data: e.Message}}); err != nil {
+		s.log.Debug("IKE message not sent", slog.Any("peer", c.Describe().Destination), slog.Any("err", err))
+	}
+}
+
+// established takes up a client, or gives one that is known its new IKE SA.
+func (s *Server) established(now time.Time, session *ike.Session, e ike.Established) {
+	if s.c.Joined != nil {
+		s.c.Joined(e.Peer.Name)
+	}
+	u, err := s.c.Lookup(e.Peer.PublicKey)
+	if err != nil { // removed in this very moment
+		session.Delete(now)
+		return
+	}
+	p := s.peers[u.Name]
+	if p == nil {
+		p = &peer{user: u}
+		p.link = link.New(link.Config{
+			Logger:       s.log,
+			Table:        &s.table,
+			Deliver:      func(pkts [][]byte) { s.deliver(p, pkts) },
+			Registration: func(ip []byte, c transports.Carrier, size int) { s.registrationIn(p, ip, c, size) },
+			MTU:          innerMTU,
+		})
+		s.peers[u.Name] = p
+	}
+	if p.session != nil {
+		s.dropChildren(p.session)
+		delete(s.sessions, p.session)
+	}
+	p.user, p.session, p.orphaned = u, session, time.Time{}
+	s.sessions[session] = p
+	home, agent := u.Inner4, s.gateway4
+	if !home.IsValid() || !agent.IsValid() {
+		home, agent = u.Inner6, s.gateway6
+	}
+	p.binding = mobility.NewBinding(mobility.BindingConfig{
+		HomeAddress:  home,
+		HomeAgent:    agent,
+		Preference:   s.c.Encapsulations,
+		Offers:       s.offers,
+		ReceiveState: p.receiveState,
+		Logger:       s.log,
+	})
+	for _, a := range []netip.Addr{u.Inner4, u.Inner6} {
+		if a.IsValid() {
+			s.routes.Store(a, p)
+		}
+	}
+	if c := s.arrival; c != nil {
+		// IKE_AUTH answers our IKE_SA_INIT response with what only a receiver
+		// of it could know, so the address is proven.
+		d := c.Describe()
+		p.binding.Adopt(now, s.id(c), d.Reverse(), true)
+	}
+	s.log.Info("client connected", slog.String("user", u.Name), slog.Any("inner", home))
+}
+
+func (s *Server) childCreated(session *ike.Session, child ike.Child) {
+	p := s.sessions[session]
+	if p == nil {
+		return
+	}
+	if err := p.link.Install(child); err != nil {
+		s.log.Error("keys not installed", slog.String("user", p.user.Name), slog.Any("err", err))
+		return
+	}
+	s.children[child.InboundSPI] = session
+}
+
+func (s *Server) childDeleted(spi uint32) {
+	session := s.children[spi]
+	delete(s.children, spi)
+	if p := s.sessions[session]; p != nil {
+		p.link.Remove(spi)
+	}
+}
+
+// dropChildren removes the SAs of a session that is gone.
+func (s *Server) dropChildren(session *ike.Session) {
+	for spi, of := range s.children {
+		if of == session {
+			s.childDeleted(spi)
+		}
+	}
+}
+
+func (s *Server) sessionClosed(now time.Time, session *ike.Session, err error) {
+	p := s.sessions[session]
+	if p == nil {
+		if err != nil {
+			s.log.Debug("IKE SA not made", slog.Any("err", err))
+		}
+		return
+	}
+	s.dropChildren(session)
+	delete(s.sessions, session)
+	if p.session != session {
+		return
+	}
+	p.session, p.orphaned = nil, now
+	p.link.Use(nil, false, 0)
+	s.log.Info("client gone", slog.String("user", p.user.Name), slog.Any("err", err))
+}
+
+// removePeer forgets a client that did not come back.
+func (s *Server) removePeer(name string, p *peer) {
+	delete(s.peers, name)
+	for _, a := range []netip.Addr{p.user.Inner4, p.user.Inner6} {
+		s.routes.CompareAndDelete(a, p)
+	}
+	p.link.Close()
+}
+
+// deliver gives a client's packets to the stack. "The packet's source address
+// must match the SA's selectors" (RFC 4301, Section 5.2): what a client sends
+// has its own inner address, or it is dropped.
+func (s *Server) deliver(p *peer, pkts [][]byte) {
+	ok := pkts[:0]
+	for _, ip := range pkts {
+		if v, found := s.routes.Load(source(ip)); found && v == p {
+			ok = append(ok, ip)
+		} else {
+			p.spoofed.Add(1)
+		}
+	}
+	s.stack.Input(ok)
+}
+
+func source(ip []byte) netip.Addr {
+	switch {
+	case len(ip) >= 20 && ip[0]>>4 == 4:
+		return netip.AddrFrom4([4]byte(ip[12:16]))
+	case len(ip) >= 40 && ip[0]>>4 == 6:
+		return netip.AddrFrom16([16]byte(ip[8:24]))
+	}
+	return netip.Addr{}
+}
+
+// registrationIn takes an inner packet to port 434, on the carrier's goroutine.
+func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size int) {
+	_, _, m, err := regmsg.ParsePacket(ip)
+	request, ok := m.(*regmsg.Request)
+	if err != nil || !ok {
+		s.log.Debug("registration not understood", slog.Any("err", err))
+		return
+	}
+	s.owner.Offer(func(now time.Time) {
+		if p.session == nil {
+			return
+		}
+		p.credit = 2 * size
+		err := p.binding.Receive(now, request, mobility.Arrival{
+			Carrier:   s.id(c),
+			Seen:      c.Describe().Reverse(),
+			Bytes:     size,
+			Validated: c.Validated(),
+		})
+		if err != nil {
+			s.log.Debug("registration not used", slog.String("user", p.user.Name), slog.Any("err", err))
+		}
+		s.bindingActions(now, p)
+	})
+}
+
+// bindingActions does what a client's binding asks for.
+func (s *Server) bindingActions(now time.Time, p *peer) {
+	for _, a := range p.binding.Actions() {
+		switch a := a.(type) {
+		case mobility.Send:
+			s.sendReply(p, a)
+		case mobility.Use:
+			c := s.carriers[a.ID]
+			if c == nil {
+				continue
+			}
+			p.verdict = a.Verdict
+			if before := p.link.Carrier(); before != nil && before != c {
+				d := c.Describe()
+				s.log.Info("client moved", slog.String("user", p.user.Name), slog.Any("transport", c.Name()),
+					slog.Any("peer", d.Destination), slog.Any("verdict", a.Verdict))
+			}
+			// The copy that brought this allows three times its size, and its
+			// reply has the same size.
+			p.link.Use(c, a.Validated, p.credit)
+		case mobility.Validate:
+			if c := s.carriers[a.ID]; c != nil {
+				p.link.Validate(c)
+			}
+		case mobility.Close:
+			if c := s.carriers[a.ID]; c != nil {
+				delete(s.carriers, a.ID)
+				s.mu.Lock()
+				delete(s.ids, c)
+				s.mu.Unlock()
+				c.Close()
+			}
+		}
+	}
+}
+
+func (s *Server) sendReply(p *peer, a mobility.Send) {
+	c := s.carriers[a.ID]
+	if c == nil {
+		return
+	}
+	home, agent := p.user.Inner4, s.gateway4
+	if !home.IsValid() || !agent.IsValid() {
+		home, agent = p.user.Inner6, s.gateway6
+	}
+	ip, err := regmsg.AppendPacket(nil, agent, home, a.Message)
+	if err == nil {
+		var b []byte
+		if b, err = p.link.Seal(ip, a.PadTo); err == nil {
+			err = c.Send([]transports.Packet{{Kind: transports.KindESP, Urgent: true, Data: b}})
+		}
+	}
+	if err != nil {
+		s.log.Debug("registration reply not sent", slog.String("user", p.user.Name), slog.Any("err", err))
+	}
+}
+
+func (p *peer) receiveState() regmsg.ReceiveState {
+	r := p.link.ReceiveState()
+	return regmsg.ReceiveState{Highest: r.Highest, Missing: r.Missing}
+}
+
+// offers lists what the server takes. Where is left open: the address that the
+// client used works, and all encapsulations share the port.
+func (s *Server) offers() []regmsg.Offer {
+	offers := make([]regmsg.Offer, len(s.c.Encapsulations))
+	for i, n := range s.c.Encapsulations {
+		offers[i] = regmsg.Offer{Encapsulation: n}
+	}
+	return offers
+}

@@ -1,0 +1,57 @@
+package server
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// A Status is a snapshot of the server; its JSON names are an interface.
+type Status struct {
+	Clients []ClientStatus `json:"clients"`
+}
+
+// A ClientStatus is one client, connected or remembered.
+type ClientStatus struct {
+	Name          string   `json:"name"`
+	Connected     bool     `json:"connected"`
+	Inner         []string `json:"inner"`
+	Encapsulation string   `json:"encapsulation"`
+	Remote        string   `json:"remote"`
+	Verdict       string   `json:"verdict"`
+	BytesSent     uint64   `json:"bytes_sent"`
+	BytesReceived uint64   `json:"bytes_received"`
+	Spoofed       uint64   `json:"spoofed"` // packets with a source that is not the client's
+}
+
+// Status tells how things are.
+func (s *Server) Status() Status {
+	var st Status
+	// A server that has stopped has no clients.
+	_ = s.owner.Do(context.Background(), func(time.Time) {
+		for _, p := range s.peers {
+			st.Clients = append(st.Clients, p.status())
+		}
+	})
+	slices.SortFunc(st.Clients, func(a, b ClientStatus) int { return strings.Compare(a.Name, b.Name) })
+	return st
+}
+
+func (p *peer) status() ClientStatus {
+	n := p.link.Stats()
+	c := ClientStatus{
+		Name: p.user.Name, Connected: p.session != nil, Verdict: p.verdict.String(),
+		BytesSent: n.BytesSent, BytesReceived: n.BytesReceived, Spoofed: p.spoofed.Load(),
+	}
+	for _, a := range []netip.Addr{p.user.Inner4, p.user.Inner6} {
+		if a.IsValid() {
+			c.Inner = append(c.Inner, a.String())
+		}
+	}
+	if by := p.link.Carrier(); by != nil {
+		c.Encapsulation, c.Remote = string(by.Name()), by.Describe().Destination.String()
+	}
+	return c
+}
