@@ -58,7 +58,7 @@ func LoadClient(dir string) (*ClientDir, error) {
 	file := filepath.Join(dir, clientFile)
 	data, err := readFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Error{What: "no client is set up here", Where: dir, Do: "run godwit client join LINK, or name the folder with --dir", Err: err}
+		return nil, &Error{What: "no client is set up here", Where: dir, Do: "run godwit client join LINK, or name the folder with --dir", Err: ErrNotSetUp}
 	}
 	if err != nil {
 		return nil, cannotRead(file, err)

@@ -146,8 +146,14 @@ func TestFilesAreForTheirOwner(t *testing.T) {
 func TestMissingAndBrokenFolders(t *testing.T) {
 	_, err := LoadServer(filepath.Join(t.TempDir(), "none"))
 	wantError(t, err, "no server is set up here", "godwit server init")
+	if !errors.Is(err, ErrNotSetUp) {
+		t.Error(err)
+	}
 	_, err = LoadClient(filepath.Join(t.TempDir(), "none"))
 	wantError(t, err, "no client is set up here", "godwit client join")
+	if !errors.Is(err, ErrNotSetUp) {
+		t.Error(err)
+	}
 
 	d := newServer(t)
 	if err := os.WriteFile(filepath.Join(d.Path(), serverKey), []byte("not a key"), 0o600); err != nil {

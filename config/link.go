@@ -21,6 +21,8 @@ var (
 	ErrDamaged = errors.New("the link is damaged")
 	// ErrUnknownClient: no client has this key or name.
 	ErrUnknownClient = errors.New("unknown client")
+	// ErrNotSetUp: the folder holds no settings.
+	ErrNotSetUp = errors.New("not set up")
 )
 
 // linkPrefix begins every link; the number is the version of what follows.

@@ -112,7 +112,7 @@ func LoadServer(dir string) (*ServerDir, error) {
 	file := filepath.Join(dir, serverFile)
 	data, err := readFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &Error{What: "no server is set up here", Where: dir, Do: "run godwit server init --endpoint HOST:PORT, or name the folder with --dir", Err: err}
+		return nil, &Error{What: "no server is set up here", Where: dir, Do: "run godwit server init --endpoint HOST:PORT, or name the folder with --dir", Err: ErrNotSetUp}
 	}
 	if err != nil {
 		return nil, cannotRead(file, err)
