@@ -39,7 +39,7 @@ type iface struct {
 // AddHost adds a host that is attached to nothing yet. It panics if the name is
 // taken.
 func (in *Internet) AddHost(name string) *Host {
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	if in.hosts[name] != nil {
 		panic(fmt.Sprintf("lab: there is a host %q already", name))
@@ -63,7 +63,7 @@ func (h *Host) Name() string { return h.name }
 // the interfaces in the order in which they were attached; see Prefer. It panics
 // if the interface is attached already or an address is taken.
 func (h *Host) Attach(iface string, n *Network, addrs ...netip.Addr) []netip.Addr {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	defer h.changed()
 	return h.attach(len(h.ifaces), iface, n, addrs)
@@ -95,7 +95,7 @@ func (h *Host) attach(at int, name string, n *Network, addrs []netip.Addr) []net
 // that IP version; TCP goes on as it would towards a silent peer. It panics if
 // there is no such interface.
 func (h *Host) Detach(iface string) {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	defer h.changed()
 	h.detach(iface)
@@ -114,7 +114,7 @@ func (h *Host) detach(name string) (at int) {
 // Move is Detach and Attach at one instant: the interface keeps its place, and
 // one change is told.
 func (h *Host) Move(iface string, n *Network, addrs ...netip.Addr) []netip.Addr {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	defer h.changed()
 	return h.attach(h.detach(iface), iface, n, addrs)
@@ -123,7 +123,7 @@ func (h *Host) Move(iface string, n *Network, addrs ...netip.Addr) []netip.Addr 
 // Prefer has new sockets use an interface before all others. It panics if there
 // is no such interface.
 func (h *Host) Prefer(iface string) {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	defer h.changed()
 	at := h.mustIface(iface)
@@ -148,7 +148,7 @@ func (h *Host) mustIface(name string) int {
 // preference have changed. Changes that nobody has received yet are one. Each
 // call gives a channel of its own.
 func (h *Host) Changes() <-chan struct{} {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	c := make(chan struct{}, 1)
 	h.changes = append(h.changes, c)
@@ -166,7 +166,7 @@ func (h *Host) changed() {
 
 // Addresses are the host's addresses by now, in order of preference.
 func (h *Host) Addresses() []netip.Addr {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	var as []netip.Addr
 	for _, i := range h.ifaces {
@@ -178,7 +178,7 @@ func (h *Host) Addresses() []netip.Addr {
 // LocalAddress is the address that a new socket towards remote would have. The
 // error matches syscall.ENETUNREACH.
 func (h *Host) LocalAddress(remote netip.Addr) (netip.Addr, error) {
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	return h.localAddress(remote.Unmap())
 }
@@ -301,24 +301,40 @@ func (h *Host) ephemeral(used func(uint16) bool) (uint16, error) {
 // DialUDP implements transports.Network. A read or write after a datagram that
 // nobody listened for fails with ECONNREFUSED, once.
 func (h *Host) DialUDP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-	return h.dialUDP(ctx, local, remote)
+	s, err := h.dialUDP(ctx, local, remote)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // ListenUDP implements transports.Network. The zero and the unspecified address
 // stand for all addresses of the host, present and future. The conn is a
 // net.PacketConn, too.
 func (h *Host) ListenUDP(ctx context.Context, local netip.AddrPort) (transports.PacketConn, error) {
-	return h.listenUDP(ctx, local)
+	s, err := h.listenUDP(ctx, local)
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // DialTCP implements transports.Network. It takes exactly one round trip. The
 // connection has CloseWrite and SetLinger as a *net.TCPConn has.
 func (h *Host) DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-	return h.dialTCP(ctx, local, remote)
+	c, err := h.dialTCP(ctx, local, remote)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // ListenTCP implements transports.Network. The zero and the unspecified address
 // stand for all addresses of the host.
 func (h *Host) ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error) {
-	return h.listenTCP(ctx, local)
+	l, err := h.listenTCP(ctx, local)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
 }

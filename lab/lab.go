@@ -130,6 +130,14 @@ func (in *Internet) flush() {
 	in.timerAt = next
 }
 
+// lock takes the lock and first lets happen what is due: whatever the network
+// does at an instant comes before what sockets are asked at that instant,
+// though the runtime may wake the one or the other first.
+func (in *Internet) lock() {
+	in.mu.Lock()
+	in.flush()
+}
+
 // wake is what the timer calls.
 func (in *Internet) wake() {
 	in.mu.Lock()

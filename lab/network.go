@@ -52,7 +52,7 @@ func (in *Internet) AddNetwork(name string, c NetworkConfig) *Network {
 }
 
 func (in *Internet) addNetwork(name string, c NetworkConfig, parent *Network) *Network {
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	if in.networks[name] != nil {
 		panic(fmt.Sprintf("lab: there is a network %q already", name))
@@ -83,7 +83,7 @@ func (n *Network) Name() string { return n.name }
 
 // SetFirewall puts another firewall in place, from now on; nil passes all.
 func (n *Network) SetFirewall(f Firewall) {
-	n.in.mu.Lock()
+	n.in.lock()
 	defer n.in.mu.Unlock()
 	n.firewall = f
 }
@@ -94,7 +94,7 @@ func (n *Network) SetLink(l Link) { n.SetLinks(l, l) }
 
 // SetLinks is SetLink with a description for each direction.
 func (n *Network) SetLinks(up, down Link) {
-	n.in.mu.Lock()
+	n.in.lock()
 	defer n.in.mu.Unlock()
 	n.up = newLink(n.in, n.name, "up", up)
 	n.down = newLink(n.in, n.name, "down", down)
@@ -103,7 +103,7 @@ func (n *Network) SetLinks(up, down Link) {
 // SetNAT replaces the NAT by another, which knows no mapping yet: a router that
 // was restarted, or that was given another address. nil takes it away.
 func (n *Network) SetNAT(c *NAT) {
-	n.in.mu.Lock()
+	n.in.lock()
 	defer n.in.mu.Unlock()
 	n.setNAT(c)
 }

@@ -27,6 +27,7 @@ type segment struct {
 	edge   uint64 // the receiver takes bytes before this one
 	sacked []span // what has arrived beyond ackSeq
 	mss    int    // in SYNs
+	probe  bool   // asks for an acknowledgement, as a byte outside the window would
 }
 
 // A span is the numbers from, included, to to, excluded.

@@ -106,12 +106,12 @@ type tracer struct{ f func(Event) }
 // order, until stop is called. f runs with the laboratory's lock held: it must
 // return at once and call nothing of the laboratory.
 func (in *Internet) Trace(f func(Event)) (stop func()) {
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	t := &tracer{f}
 	in.traces = append(in.traces, t)
 	return func() {
-		in.mu.Lock()
+		in.lock()
 		defer in.mu.Unlock()
 		for i, u := range in.traces {
 			if u == t {

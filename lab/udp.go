@@ -43,7 +43,7 @@ func (h *Host) dialUDP(ctx context.Context, local netip.Addr, remote netip.AddrP
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, "dial", "udp", udpAddr(remote))
 	}
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	source, err := h.bindAddr(local, remote.Addr())
 	if err == nil {
@@ -77,7 +77,7 @@ func (h *Host) listenUDP(ctx context.Context, local netip.AddrPort) (*udpSocket,
 	if ctx.Err() != nil {
 		return nil, contextError(ctx, "listen", "udp", udpAddr(local))
 	}
-	h.in.mu.Lock()
+	h.in.lock()
 	defer h.in.mu.Unlock()
 	err := error(syscall.EADDRNOTAVAIL)
 	if local.Addr().IsUnspecified() || h.owner(local.Addr()) != nil {
@@ -145,7 +145,7 @@ func (h *Host) receiveUDP(p *packet) {
 // receive waits for a datagram.
 func (s *udpSocket) receive(b []byte) (int, netip.AddrPort, error) {
 	in := s.host.in
-	in.mu.Lock()
+	in.lock()
 	for {
 		var err error
 		switch {
@@ -170,14 +170,14 @@ func (s *udpSocket) receive(b []byte) (int, netip.AddrPort, error) {
 		changed := s.changed.wait()
 		in.mu.Unlock()
 		<-changed
-		in.mu.Lock()
+		in.lock()
 	}
 }
 
 // transmit sends a datagram.
 func (s *udpSocket) transmit(b []byte, to netip.AddrPort) (int, error) {
 	in := s.host.in
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	defer in.flush()
 	if err := s.trySend(b, unmap(to)); err != nil {
@@ -283,7 +283,7 @@ func (s *udpSocket) SetWriteDeadline(t time.Time) error { return s.set(&s.writeB
 
 func (s *udpSocket) set(d *deadline, w *signal, t time.Time) error {
 	in := s.host.in
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	if s.closed {
 		return s.opError("set", net.ErrClosed)
@@ -302,7 +302,7 @@ func (s *udpSocket) SetWriteBuffer(int) error { return nil }
 // Close frees the port and wakes readers.
 func (s *udpSocket) Close() error {
 	in := s.host.in
-	in.mu.Lock()
+	in.lock()
 	defer in.mu.Unlock()
 	if s.closed {
 		return s.opError("close", net.ErrClosed)

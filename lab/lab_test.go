@@ -1,0 +1,483 @@
+package lab_test
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/godwit-net/godwit/lab"
+	"github.com/godwit-net/godwit/transports"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const ms = time.Millisecond
+
+// R is one round trip between the client and the server of a world.
+const R = 50 * ms
+
+var (
+	ctx        = context.Background()
+	serverAddr = netip.MustParseAddr("203.0.113.1")
+	server443  = netip.AddrPortFrom(serverAddr, 443)
+)
+
+// A world has a client behind "home" (20 ms, 192.168.1.0/24, and IPv6) and a
+// server in "dc" (5 ms), so that R is 50 ms.
+type world struct {
+	*lab.Internet
+	t              *testing.T
+	home, dc       *lab.Network
+	client, server *lab.Host
+	events         []lab.Event
+}
+
+// newWorld describes it; change may change the home network first.
+func newWorld(t *testing.T, change func(*lab.NetworkConfig)) *world {
+	w := &world{Internet: lab.New(1), t: t}
+	c := lab.NetworkConfig{
+		Prefixes: lab.Prefixes("192.168.1.0/24", "2001:db8:1::/64"),
+		Link:     lab.Link{Delay: 20 * ms},
+		NAT:      &lab.NAT{Outside: lab.Addrs("198.51.100.7")},
+	}
+	if change != nil {
+		change(&c)
+	}
+	w.home = w.AddNetwork("home", c)
+	w.dc = w.AddNetwork("dc", lab.NetworkConfig{Link: lab.Link{Delay: 5 * ms}})
+	w.client, w.server = w.AddHost("client"), w.AddHost("server")
+	w.client.Attach("wlan0", w.home)
+	w.server.Attach("eth0", w.dc, serverAddr, netip.MustParseAddr("2001:db8:2::1"))
+	w.Trace(func(e lab.Event) { w.events = append(w.events, e) })
+	return w
+}
+
+// run runs f in a bubble with a world.
+func run(t *testing.T, change func(*lab.NetworkConfig), f func(w *world)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) { f(newWorld(t, change)) })
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+func (w *world) listenUDP() transports.PacketConn {
+	return must(w.server.ListenUDP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
+}
+
+// pair gives both ends of a TCP connection.
+func (w *world) pair() (client, server net.Conn) {
+	l := must(w.server.ListenTCP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
+	defer l.Close()
+	client = must(w.client.DialTCP(ctx, netip.Addr{}, server443))
+	return client, must(l.Accept())
+}
+
+// dropped counts what was dropped for a reason.
+func (w *world) dropped(reason string) int {
+	n := 0
+	for _, e := range w.events {
+		if e.Fate == lab.Dropped && e.Reason == reason {
+			n++
+		}
+	}
+	return n
+}
+
+func (w *world) wantElapsed(what string, c lab.Clock, rounds float64) {
+	w.t.Helper()
+	if got := c.Rounds(); got != rounds {
+		w.t.Errorf("%s after %v round trips, want %v", what, got, rounds)
+	}
+}
+
+func (w *world) wantErr(what string, err, want error) {
+	w.t.Helper()
+	if !errors.Is(err, want) {
+		w.t.Errorf("%s: error %v, want %v", what, err, want)
+	}
+}
+
+func read(c io.Reader) (string, error) {
+	b := make([]byte, 2000)
+	n, err := c.Read(b)
+	return string(b[:n]), err
+}
+
+func TestUDPTakesHalfARoundTripEachWay(t *testing.T) {
+	run(t, nil, func(w *world) {
+		s := w.listenUDP()
+		defer s.Close()
+		c := must(w.client.DialUDP(ctx, netip.Addr{}, server443))
+		defer c.Close()
+		clock := lab.NewClock(R)
+		must(c.Write([]byte("ping")))
+		b := make([]byte, 10)
+		n, from, err := s.ReadFromUDPAddrPort(b)
+		if string(b[:n]) != "ping" || err != nil {
+			t.Fatalf("read %q, %v", b[:n], err)
+		}
+		w.wantElapsed("the ping comes", clock, 0.5)
+		if want := netip.MustParseAddrPort("198.51.100.7:49152"); from != want {
+			t.Errorf("from %v, want %v", from, want)
+		}
+		if got := c.LocalAddr().String(); got != "192.168.1.2:49152" {
+			t.Errorf("local address %v", got)
+		}
+		must(s.WriteToUDPAddrPort([]byte("pong"), from))
+		if got, err := read(c); got != "pong" || err != nil {
+			t.Fatalf("read %q, %v", got, err)
+		}
+		w.wantElapsed("the pong comes", clock, 1)
+	})
+}
+
+func TestUDPErrors(t *testing.T) {
+	run(t, nil, func(w *world) {
+		c := must(w.client.DialUDP(ctx, netip.Addr{}, server443))
+		clock := lab.NewClock(R)
+		must(c.Write([]byte("anybody?")))
+		_, err := read(c)
+		w.wantErr("nobody listens", err, syscall.ECONNREFUSED)
+		w.wantElapsed("refused", clock, 1)
+
+		if err := c.SetReadDeadline(time.Now().Add(3 * R)); err != nil {
+			t.Fatal(err)
+		}
+		_, err = read(c)
+		w.wantErr("an error is given once", err, os.ErrDeadlineExceeded)
+		w.wantElapsed("deadline", clock, 4)
+
+		_, err = c.Write(make([]byte, 1473))
+		w.wantErr("above the MTU of the own link", err, syscall.EMSGSIZE)
+		_, err = c.Write(make([]byte, 1472))
+		w.wantErr("up to the MTU", err, nil)
+
+		_, err = w.client.ListenUDP(ctx, netip.MustParseAddrPort("192.0.2.1:1"))
+		w.wantErr("foreign address", err, syscall.EADDRNOTAVAIL)
+		s := w.listenUDP()
+		_, err = w.server.ListenUDP(ctx, netip.AddrPortFrom(serverAddr, 443))
+		w.wantErr("port in use", err, syscall.EADDRINUSE)
+		s.Close()
+
+		go func() {
+			time.Sleep(R)
+			c.Close()
+		}()
+		if err := c.SetReadDeadline(time.Time{}); err != nil {
+			t.Fatal(err)
+		}
+		_, err = read(c) // the refusal of the 1,472 bytes
+		w.wantErr("refused", err, syscall.ECONNREFUSED)
+		_, err = read(c)
+		w.wantErr("closed under a reader", err, net.ErrClosed)
+		_, err = c.Write(nil)
+		w.wantErr("closed", err, net.ErrClosed)
+	})
+}
+
+func TestLargeDatagramsVanishOnALaterLink(t *testing.T) {
+	run(t, nil, func(w *world) {
+		s := w.listenUDP()
+		defer s.Close()
+		w.dc.SetLink(lab.Link{MTU: 1280})
+		c := must(w.client.DialUDP(ctx, netip.Addr{}, server443))
+		defer c.Close()
+		must(c.Write(make([]byte, 1253)))
+		must(c.Write(make([]byte, 1252)))
+		if got, _ := readFrom(s); len(got) != 1252 {
+			t.Errorf("%d bytes arrived, want the 1,252 only", len(got))
+		}
+		if n := w.dropped(lab.ByMTU); n != 1 {
+			t.Errorf("%d dropped as too big, want 1", n)
+		}
+	})
+}
+
+func readFrom(s transports.PacketConn) (string, netip.AddrPort) {
+	b := make([]byte, 2000)
+	n, from, err := s.ReadFromUDPAddrPort(b)
+	if err != nil {
+		panic(err)
+	}
+	return string(b[:n]), from
+}
+
+func TestTCPHandshakeTakesOneRoundTrip(t *testing.T) {
+	for _, version := range []struct {
+		name           string
+		remote         netip.AddrPort
+		client, atPeer string
+	}{
+		{"IPv4 behind a NAT", server443, "192.168.1.2:49152", "198.51.100.7:49152"},
+		{"IPv6 without", netip.MustParseAddrPort("[2001:db8:2::1]:443"), "[2001:db8:1::2]:49152", "[2001:db8:1::2]:49152"},
+	} {
+		t.Run(version.name, func(t *testing.T) {
+			run(t, nil, func(w *world) {
+				l := must(w.server.ListenTCP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
+				defer l.Close()
+				clock := lab.NewClock(R)
+				c := must(w.client.DialTCP(ctx, netip.Addr{}, version.remote))
+				defer c.Close()
+				w.wantElapsed("connected", clock, 1)
+				must(c.Write([]byte("hello")))
+				s := must(l.Accept())
+				defer s.Close()
+				w.wantElapsed("accepted", clock, 1.5)
+				if got, err := read(s); got != "hello" || err != nil {
+					t.Errorf("read %q, %v", got, err)
+				}
+				w.wantElapsed("first data", clock, 1.5)
+				if got := c.LocalAddr().String(); got != version.client {
+					t.Errorf("client's local address %v", got)
+				}
+				if got := s.RemoteAddr().String(); got != version.atPeer {
+					t.Errorf("server's remote address %v", got)
+				}
+				if got := s.LocalAddr().String(); got != version.remote.String() {
+					t.Errorf("server's local address %v", got)
+				}
+			})
+		})
+	}
+}
+
+func TestTCPEnds(t *testing.T) {
+	t.Run("half close", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			c, s := w.pair()
+			must(c.Write([]byte("request")))
+			if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.Write([]byte("more"))
+			w.wantErr("write after CloseWrite", err, syscall.EPIPE)
+			if got := must(io.ReadAll(s)); string(got) != "request" {
+				t.Errorf("server read %q", got)
+			}
+			must(s.Write([]byte("response")))
+			s.Close()
+			if got := must(io.ReadAll(c)); string(got) != "response" {
+				t.Errorf("client read %q", got)
+			}
+			c.Close()
+			_, err = read(c)
+			w.wantErr("closed", err, net.ErrClosed)
+		})
+	})
+	t.Run("refused", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			clock := lab.NewClock(R)
+			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
+			w.wantErr("nobody listens", err, syscall.ECONNREFUSED)
+			w.wantElapsed("refused", clock, 1)
+		})
+	})
+	t.Run("reset", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			c, s := w.pair()
+			defer s.Close()
+			if err := c.(interface{ SetLinger(int) error }).SetLinger(0); err != nil {
+				t.Fatal(err)
+			}
+			c.Close()
+			_, err := read(s)
+			w.wantErr("peer lingered 0", err, syscall.ECONNRESET)
+		})
+	})
+	t.Run("write to a closed peer", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			c, s := w.pair()
+			defer c.Close()
+			s.Close()
+			if _, err := read(c); err != io.EOF {
+				t.Errorf("read: %v, want EOF", err)
+			}
+			must(c.Write([]byte("x")))
+			time.Sleep(R)
+			_, err := c.Write([]byte("y"))
+			w.wantErr("write", err, syscall.ECONNRESET)
+		})
+	})
+	t.Run("close delivers what was written", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			c, s := w.pair()
+			defer s.Close()
+			must(c.Write(make([]byte, 200_000)))
+			c.Close()
+			if got := must(io.ReadAll(s)); len(got) != 200_000 {
+				t.Errorf("%d bytes", len(got))
+			}
+		})
+	})
+	t.Run("dial cancelled", func(t *testing.T) {
+		run(t, func(c *lab.NetworkConfig) { c.Firewall = lab.DropAll }, func(w *world) {
+			ctx, cancel := context.WithTimeout(ctx, 7*R)
+			defer cancel()
+			clock := lab.NewClock(R)
+			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
+			w.wantErr("dial", err, context.DeadlineExceeded)
+			w.wantElapsed("cancelled", clock, 7)
+		})
+	})
+	t.Run("dial unanswered", func(t *testing.T) {
+		run(t, func(c *lab.NetworkConfig) { c.Firewall = lab.DropAll }, func(w *world) {
+			start := time.Now()
+			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
+			w.wantErr("dial", err, syscall.ETIMEDOUT)
+			// 1+2+4+8+16+32 s and a last minute.
+			if got := time.Since(start); got != 123*time.Second {
+				t.Errorf("gave up after %v", got)
+			}
+		})
+	})
+	t.Run("listener closed", func(t *testing.T) {
+		run(t, nil, func(w *world) {
+			l := must(w.server.ListenTCP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
+			go func() {
+				time.Sleep(R)
+				l.Close()
+			}()
+			_, err := l.Accept()
+			w.wantErr("accept", err, net.ErrClosed)
+			_, err = w.client.DialTCP(ctx, netip.Addr{}, server443)
+			w.wantErr("dial", err, syscall.ECONNREFUSED)
+		})
+	})
+}
+
+func TestTCPDeadlines(t *testing.T) {
+	run(t, nil, func(w *world) {
+		c, s := w.pair()
+		defer c.Close()
+		defer s.Close()
+		clock := lab.NewClock(R)
+		c.SetDeadline(time.Now().Add(2 * R))
+		_, err := read(c)
+		w.wantErr("read", err, os.ErrDeadlineExceeded)
+		w.wantElapsed("read failed", clock, 2)
+
+		c.SetDeadline(time.Now().Add(2 * R))
+		n, err := c.Write(make([]byte, 1<<20)) // the server does not read
+		w.wantErr("write", err, os.ErrDeadlineExceeded)
+		w.wantElapsed("write failed", clock, 4)
+		if want := 512 << 10; n != want {
+			t.Errorf("wrote %d bytes, want both ends' buffers, %d", n, want)
+		}
+		c.SetDeadline(time.Time{})
+		go io.Copy(io.Discard, s)
+		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
+			t.Errorf("once the server reads: %v", err)
+		}
+	})
+}
+
+func TestRate(t *testing.T) {
+	rate := func(c *lab.NetworkConfig) { c.Link.Rate = 1_000_000 }
+	t.Run("TCP", func(t *testing.T) {
+		run(t, rate, func(w *world) {
+			c, s := w.pair()
+			defer s.Close()
+			start := time.Now()
+			go func() {
+				c.Write(make([]byte, 1_000_000))
+				c.Close()
+			}()
+			if got := must(io.ReadAll(s)); len(got) != 1_000_000 {
+				t.Errorf("%d bytes", len(got))
+			}
+			if got, want := time.Since(start), time.Second+R/2; got != want {
+				t.Errorf("took %v, want %v", got, want)
+			}
+		})
+	})
+	t.Run("UDP has a bounded queue", func(t *testing.T) {
+		run(t, func(c *lab.NetworkConfig) { rate(c); c.Link.Queue = 10_000 }, func(w *world) {
+			s := w.listenUDP()
+			defer s.Close()
+			c := must(w.client.DialUDP(ctx, netip.Addr{}, server443))
+			defer c.Close()
+			clock := lab.NewClock(ms)
+			for range 20 {
+				must(c.Write(make([]byte, 1000)))
+			}
+			for range 10 {
+				readFrom(s)
+			}
+			w.wantElapsed("the queue is through", clock, 10+25)
+			if n := w.dropped(lab.ByQueue); n != 10 {
+				t.Errorf("%d dropped, want 10", n)
+			}
+		})
+	})
+}
+
+// A million bytes over links that lose, swap, repeat and delay come as they
+// were sent, and equal seeds take equal time.
+func TestTCPOverABadLink(t *testing.T) {
+	took := make(map[time.Duration]bool)
+	for range 3 {
+		run(t, func(c *lab.NetworkConfig) {
+			c.Link = lab.Link{Delay: 20 * ms, Jitter: 3 * ms, Loss: 0.05, Reorder: 0.05, Duplicate: 0.05}
+		}, func(w *world) {
+			c, s := w.pair()
+			defer s.Close()
+			start := time.Now()
+			want := make([]byte, 1_000_000)
+			for i := range want {
+				want[i] = byte(i >> 8 * (i & 7))
+			}
+			go func() {
+				c.Write(want)
+				c.Close()
+			}()
+			if got := must(io.ReadAll(s)); !slices.Equal(got, want) {
+				t.Errorf("got other bytes, %d", len(got))
+			}
+			took[time.Since(start)] = true
+			if w.dropped(lab.ByLoss) == 0 {
+				t.Error("nothing was lost")
+			}
+		})
+	}
+	if len(took) != 1 {
+		t.Errorf("equal seeds took different times: %v", took)
+	}
+}
+
+func TestTCPLosesOneSegment(t *testing.T) {
+	run(t, nil, func(w *world) {
+		c, s := w.pair()
+		defer c.Close()
+		defer s.Close()
+		lost := false
+		w.home.SetFirewall(func(p lab.Packet) lab.Verdict {
+			if len(p.Payload) > 0 && !lost {
+				lost = true
+				return lab.Drop
+			}
+			return lab.Pass
+		})
+		clock := lab.NewClock(R)
+		must(c.Write([]byte("again")))
+		if got, err := read(s); got != "again" || err != nil {
+			t.Errorf("read %q, %v", got, err)
+		}
+		// The timer is R + max(200 ms, 4 R/2), then half a round trip.
+		w.wantElapsed("arrived", clock, 1+4+0.5)
+	})
+}
