@@ -1,10 +1,23 @@
 // Package udp carries ESP and IKE in UDP datagrams (RFC 3948).
+//
+// On Linux whole runs of packets pass the kernel in one call (UDP_SEGMENT and
+// UDP_GRO), where a test at the start finds that it can.
+//
+// # Limitations
+//
+// Only on Linux does a server that listens on an unspecified address know which
+// of its addresses a datagram came to; elsewhere its descriptions then have an
+// unspecified source, and the system chooses the address that replies leave from.
 package udp
 
 import (
 	"context"
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 )
@@ -12,19 +25,36 @@ import (
 // Options of both ends. The zero value of a field means the default.
 type Options struct {
 	// WireMTU is the largest IP packet to send, headers included, in bytes;
-	// 1500 by default.
+	// 1500 by default. Larger ones are never fragmented but lost or refused.
 	WireMTU int
+	// MaxCarriers bounds how many remote addresses a server remembers; 65,536
+	// by default. The one longest unheard of is forgotten first.
+	MaxCarriers int
+	// Idle is how long a server remembers a remote address without hearing
+	// from it; 10 minutes by default.
+	Idle time.Duration
 }
 
-// New gives the client's transport.
-func New(o Options) transports.Transport { return &transport{o} }
+func (o Options) withDefaults() Options {
+	if o.WireMTU == 0 {
+		o.WireMTU = 1500
+	}
+	if o.MaxCarriers == 0 {
+		o.MaxCarriers = 65536
+	}
+	if o.Idle == 0 {
+		o.Idle = 10 * time.Minute
+	}
+	return o
+}
 
-type transport struct{ opts Options }
-
-func (t *transport) Name() transports.Name { return transports.UDP }
-
-func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
-	return nil, errors.New("not yet")
+// mtu is what remains of WireMTU for one ESP packet.
+func (o Options) mtu(remote netip.Addr) int {
+	const ipv4, ipv6, udp = 20, 40, 8
+	if remote.Is4() {
+		return o.WireMTU - ipv4 - udp
+	}
+	return o.WireMTU - ipv6 - udp
 }
 
 // Keepaliver is what carriers of this package implement besides
@@ -34,24 +64,126 @@ type Keepaliver interface {
 	Keepalive() error
 }
 
-// A Listener serves every client of one UDP socket.
-type Listener struct{}
+// "The sender MUST use a one-octet-long payload with the value 0xFF."
+// RFC 3948, Section 2.3
+var keepalive = []byte{0xFF}
 
-// Listen opens the socket. Serve has to be called to receive from it.
-func Listen(n transports.Network, local netip.AddrPort, h transports.Handler) (*Listener, error) {
-	return Options{}.Listen(n, local, h)
+// New gives the client's transport.
+func New(o Options) transports.Transport { return &transport{o.withDefaults()} }
+
+type transport struct{ opts Options }
+
+func (t *transport) Name() transports.Name { return transports.UDP }
+
+// Dial opens a socket and sends the first packets; it waits for nothing.
+func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
+	conn, err := o.Network.DialUDP(ctx, o.Local, o.Remote)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s over udp: %w", o.Remote, err)
+	}
+	c := &client{
+		sock:    wrapConn(conn),
+		handler: o.Handler,
+		desc: transports.Description{
+			Encapsulation: transports.UDP,
+			Source:        transports.AddrPort(conn.LocalAddr()),
+			Destination:   transports.AddrPort(conn.RemoteAddr()),
+		},
+	}
+	c.mtu = t.opts.mtu(c.desc.Destination.Addr())
+	if o.First != nil {
+		if err := c.Send(o.First(c.desc)); err != nil && fatal(err) {
+			conn.Close()
+			return nil, fmt.Errorf("dial %s over udp: %w", o.Remote, err)
+		}
+	}
+	go c.run()
+	return c, nil
 }
 
-// Listen is like the function of that name, with options.
-func (o Options) Listen(n transports.Network, local netip.AddrPort, h transports.Handler) (*Listener, error) {
-	return nil, errors.New("not yet")
+// A client is the carrier of a connected socket.
+type client struct {
+	sock    socket
+	handler transports.Handler
+	desc    transports.Description
+	mtu     int
+
+	mu    sync.Mutex
+	cause error // why it ended; nil while it lives
 }
 
-// Addr is the address the socket is bound to.
-func (l *Listener) Addr() netip.AddrPort { return netip.AddrPort{} }
+func (c *client) Name() transports.Name             { return transports.UDP }
+func (c *client) MTU() int                          { return c.mtu }
+func (c *client) Describe() transports.Description  { return c.desc }
+func (c *client) Validated() bool                   { return false }
+func (c *client) Close() error                      { c.end(net.ErrClosed); return nil }
+func (c *client) write(b []byte, segment int) error { return c.sock.write(b, segment, peer{}) }
+func (c *client) Send(ps []transports.Packet) error {
+	return c.sent(sendAll(ps, c.mtu, c.sock, peer{}))
+}
+func (c *client) Keepalive() error { return c.sent(c.write(keepalive, len(keepalive))) }
 
-// Serve receives until Close.
-func (l *Listener) Serve() error { return errors.New("not yet") }
+// sent looks at what came of sending: a socket whose network is gone, or whose
+// peer's host said that nobody listens, is of no use any more.
+func (c *client) sent(err error) error {
+	if err == nil {
+		return nil
+	}
+	if fatal(err) {
+		c.end(err)
+	}
+	if !c.alive() {
+		return fmt.Errorf("send over udp: %w: %w", net.ErrClosed, err)
+	}
+	return fmt.Errorf("send over udp: %w", err)
+}
 
-// Close ends Serve and all carriers.
-func (l *Listener) Close() error { return nil }
+func (c *client) alive() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.cause == nil
+}
+
+func (c *client) end(err error) {
+	c.mu.Lock()
+	first := c.cause == nil
+	if first {
+		c.cause = err
+	}
+	c.mu.Unlock()
+	if first {
+		c.sock.close()
+	}
+}
+
+func (c *client) run() {
+	r := newReceiver()
+	defer r.release()
+	for {
+		ps, _, err := r.receive(c.sock)
+		if err != nil {
+			c.end(err)
+			break
+		}
+		if len(ps) > 0 && c.alive() {
+			c.handler.Receive(c, ps)
+		}
+	}
+	c.mu.Lock()
+	err := c.cause
+	c.mu.Unlock()
+	c.handler.Closed(c, fmt.Errorf("udp carrier to %s: %w", c.desc.Destination, err))
+}
+
+// fatal tells errors of the path and the socket from those of one packet.
+func fatal(err error) bool {
+	if errors.Is(err, net.ErrClosed) {
+		return true
+	}
+	for _, e := range fatalErrnos {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}

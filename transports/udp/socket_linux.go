@@ -1,0 +1,189 @@
+package udp
+
+import (
+	"encoding/binary"
+	"errors"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/godwit-net/godwit/transports"
+)
+
+// kernelSocket sends runs by UDP_SEGMENT and receives them by UDP_GRO, and
+// learns and sets our own address by the packet information of IPv4 and IPv6.
+type kernelSocket struct {
+	conn *net.UDPConn
+	oob  []byte      // for read, which one goroutine calls
+	gso  atomic.Bool // UDP_SEGMENT works, as far as we know
+	info bool        // datagrams come with our address and need it to leave
+}
+
+func wrapConn(c net.Conn) socket {
+	if u, ok := c.(*net.UDPConn); ok {
+		return newKernelSocket(u, false)
+	}
+	return plainConn{c}
+}
+
+func wrapPacketConn(c transports.PacketConn) socket {
+	if u, ok := c.(*net.UDPConn); ok {
+		return newKernelSocket(u, transports.AddrPort(u.LocalAddr()).Addr().IsUnspecified())
+	}
+	return plainPacketConn{c}
+}
+
+func newKernelSocket(u *net.UDPConn, info bool) *kernelSocket {
+	s := &kernelSocket{conn: u, info: info, oob: make([]byte, 256)}
+	u.SetReadBuffer(receiveBuffer)
+	raw, err := u.SyscallConn()
+	if err != nil {
+		return s
+	}
+	raw.Control(func(f uintptr) {
+		fd := int(f)
+		// Each of these may be missing or forbidden; then we do without.
+		unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
+		// DF is set and the kernel's own idea of the path MTU is not heeded:
+		// finding it is the registration's business.
+		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE)
+		unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER, unix.IPV6_PMTUDISC_PROBE)
+		if info {
+			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
+			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
+		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)
+		s.gso.Store(err == nil)
+	})
+	return s
+}
+
+func (s *kernelSocket) close() error { return s.conn.Close() }
+func (s *kernelSocket) joins() bool  { return s.gso.Load() }
+
+func (s *kernelSocket) read(b []byte) (n, segment int, from peer, err error) {
+	n, oobn, _, remote, err := s.conn.ReadMsgUDPAddrPort(b, s.oob)
+	if err != nil {
+		return 0, 0, peer{}, err
+	}
+	segment, local := parseControl(s.oob[:oobn])
+	if segment == 0 {
+		segment = n
+	}
+	return n, segment, peer{transports.Unmap(remote), local}, nil
+}
+
+// parseControl reads the segment size and our address, zero when not there.
+func parseControl(oob []byte) (segment int, local netip.Addr) {
+	for len(oob) >= unix.SizeofCmsghdr {
+		h, data, rest, err := unix.ParseOneSocketControlMessage(oob)
+		if err != nil {
+			return segment, local
+		}
+		switch {
+		case h.Level == unix.IPPROTO_UDP && h.Type == unix.UDP_GRO && len(data) >= 2:
+			segment = int(binary.NativeEndian.Uint16(data))
+			if len(data) >= 4 { // the kernel gives an int
+				segment = int(binary.NativeEndian.Uint32(data))
+			}
+		case h.Level == unix.IPPROTO_IP && h.Type == unix.IP_PKTINFO && len(data) >= unix.SizeofInet4Pktinfo:
+			// struct in_pktinfo: interface (4), local address (4), header's
+			// destination (4)
+			local = netip.AddrFrom4([4]byte(data[4:8]))
+		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
+			// struct in6_pktinfo: address (16), interface (4)
+			if !local.Is4() {
+				local = netip.AddrFrom16([16]byte(data[:16])).Unmap()
+			}
+		}
+		oob = rest
+	}
+	return segment, local
+}
+
+// control is room for the messages that write sends.
+type control struct{ buf [128]byte }
+
+var controls = sync.Pool{New: func() any { return new(control) }}
+
+func (s *kernelSocket) write(b []byte, segment int, to peer) error {
+	joined := len(b) > segment
+	if !joined && (!s.info || !to.local.IsValid()) {
+		var err error
+		if to.remote.IsValid() {
+			_, err = s.conn.WriteToUDPAddrPort(b, to.remote)
+		} else {
+			_, err = s.conn.Write(b)
+		}
+		return err
+	}
+	c := controls.Get().(*control)
+	oob := c.buf[:0]
+	if s.info && to.local.IsValid() {
+		oob = appendSource(oob, to.local)
+	}
+	plain := len(oob)
+	if joined {
+		oob = appendControl(oob, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
+		binary.NativeEndian.PutUint16(oob[plain+unix.CmsgLen(0):], uint16(segment))
+	}
+	_, _, err := s.conn.WriteMsgUDPAddrPort(b, oob, to.remote)
+	if joined && err != nil {
+		// EIO: the interface can't. EINVAL, EMSGSIZE: it can't for this size.
+		if errors.Is(err, unix.EIO) {
+			s.gso.Store(false)
+		}
+		if errors.Is(err, unix.EIO) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EMSGSIZE) {
+			err = s.writeEach(b, segment, oob[:plain], to)
+		}
+	}
+	controls.Put(c)
+	return err
+}
+
+// writeEach sends a run datagram by datagram.
+func (s *kernelSocket) writeEach(b []byte, segment int, oob []byte, to peer) error {
+	var result error
+	for len(b) > 0 {
+		n := min(segment, len(b))
+		if _, _, err := s.conn.WriteMsgUDPAddrPort(b[:n], oob, to.remote); err != nil {
+			if fatal(err) {
+				return err
+			}
+			result = err
+		}
+		b = b[n:]
+	}
+	return result
+}
+
+// appendSource has a datagram leave from our address a.
+func appendSource(oob []byte, a netip.Addr) []byte {
+	at := len(oob) + unix.CmsgLen(0)
+	if a.Is4() {
+		oob = appendControl(oob, unix.IPPROTO_IP, unix.IP_PKTINFO, unix.SizeofInet4Pktinfo)
+		a4 := a.As4()
+		copy(oob[at+4:], a4[:])
+		return oob
+	}
+	oob = appendControl(oob, unix.IPPROTO_IPV6, unix.IPV6_PKTINFO, unix.SizeofInet6Pktinfo)
+	a16 := a.As16()
+	copy(oob[at:], a16[:])
+	return oob
+}
+
+// appendControl appends a control message with size zero bytes of data.
+func appendControl(oob []byte, level, typ int32, size int) []byte {
+	start := len(oob)
+	oob = oob[:start+unix.CmsgSpace(size)]
+	clear(oob[start:])
+	h := (*unix.Cmsghdr)(unsafe.Pointer(&oob[start])) // aligned: control is, and CmsgSpace keeps it so
+	h.Level, h.Type = level, typ
+	h.SetLen(unix.CmsgLen(size))
+	return oob
+}
