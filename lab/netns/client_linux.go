@@ -48,7 +48,7 @@ func (n *Network) client(i int, name string) *Client {
 	for _, a := range n.Access {
 		n.Wire(
 			Port{Host: c.Host, Dev: a.Name},
-			Port{Host: a.Router, Dev: fmt.Sprintf("port%d", i), Bridge: "lan"})
+			Port{Host: a.Router, Dev: c.port(), Bridge: "lan"})
 		c.Down(a.Name)
 	}
 	if len(n.Access) > 0 {
@@ -57,6 +57,9 @@ func (n *Network) client(i int, name string) *Client {
 	}
 	return c
 }
+
+// port names the routers' ends of the client's links.
+func (c *Client) port() string { return fmt.Sprintf("port%d", c.index) }
 
 // At names the access network that has the default route; "" for none.
 func (c *Client) At() string { return c.at }
@@ -76,6 +79,9 @@ func (c *Client) Attach(access string) {
 	c.lab.t.Helper()
 	a := c.access(access)
 	c.Up(access)
+	a.Router.ready(c.port())
+	a.Router.ready("lan")
+	c.ready(access)
 	c.Address(access, a.lan(10+c.index)...)
 	c.up[access] = true
 	c.route(a, 600+a.index)

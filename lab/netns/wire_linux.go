@@ -3,6 +3,7 @@ package netns
 import (
 	"fmt"
 	"net/netip"
+	"time"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -48,6 +49,23 @@ func (l *Lab) Wire(a, b Port) {
 		}
 		h.Address(p.Dev, p.Addrs...)
 		h.Up(p.Dev)
+	}
+	a.Host.ready(a.Dev)
+	b.Host.ready(b.Dev)
+}
+
+// ready waits until a device that is up passes packets. The kernel notices a
+// carrier a little after it has come, and what is sent before that is lost;
+// if it is the first address resolution, the next one is a second away.
+func (h *Host) ready(dev string) {
+	h.lab.t.Helper()
+	for start := time.Now(); ; time.Sleep(200 * time.Microsecond) {
+		switch s := h.link(dev).Attrs().OperState; {
+		case s == netlink.OperUp || s == netlink.OperUnknown:
+			return
+		case time.Since(start) > 10*time.Second:
+			h.lab.t.Fatalf("device %s at %s stays %s", dev, h.Name, s)
+		}
 	}
 }
 
