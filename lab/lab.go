@@ -21,7 +21,9 @@ package lab
 
 import (
 	"container/heap"
+	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,6 +38,7 @@ type Internet struct {
 	events   eventHeap
 	eventSeq uint64
 	draining bool
+	closed   bool
 	timer    *time.Timer
 	timerAt  time.Time // when timer is due; zero while it is stopped
 
@@ -143,6 +146,31 @@ func (in *Internet) wake() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.timerAt = time.Time{}
+	in.flush()
+}
+
+// Close switches everything off: all sockets are closed, what is under way is
+// lost, and new sockets fail with net.ErrClosed. A bubble's clock stands still
+// once its first goroutine has returned; a deferred Close frees goroutines that
+// would else wait for a packet for ever.
+func (in *Internet) Close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.closed = true
+	for _, h := range in.hosts {
+		for _, sockets := range h.udp {
+			for _, s := range slices.Clone(sockets) {
+				s.close()
+			}
+		}
+		for _, l := range h.listen {
+			l.close()
+		}
+		for _, c := range h.tcp {
+			c.fail(net.ErrClosed)
+		}
+	}
+	in.events = nil
 	in.flush()
 }
 

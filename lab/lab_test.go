@@ -65,7 +65,11 @@ func newWorld(t *testing.T, change func(*lab.NetworkConfig)) *world {
 // run runs f in a bubble with a world.
 func run(t *testing.T, change func(*lab.NetworkConfig), f func(w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) { f(newWorld(t, change)) })
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, change)
+		defer w.Close()
+		f(w)
+	})
 }
 
 func must[T any](v T, err error) T {
@@ -175,7 +179,7 @@ func TestUDPErrors(t *testing.T) {
 		s.Close()
 
 		go func() {
-			time.Sleep(R)
+			time.Sleep(2 * R)
 			c.Close()
 		}()
 		if err := c.SetReadDeadline(time.Time{}); err != nil {
@@ -479,5 +483,32 @@ func TestTCPLosesOneSegment(t *testing.T) {
 		}
 		// The timer is R + max(200 ms, 4 R/2), then half a round trip.
 		w.wantElapsed("arrived", clock, 1+4+0.5)
+	})
+}
+
+// The end of the laboratory is the end of whoever waits in it; run's bubble
+// would report a goroutine that still waits.
+func TestCloseFreesEverybody(t *testing.T) {
+	run(t, nil, func(w *world) {
+		c, s := w.pair()
+		u := w.listenUDP()
+		l := must(w.client.ListenTCP(ctx, netip.AddrPort{}))
+		errs := make(chan error, 5)
+		go func() { _, err := read(c); errs <- err }()
+		go func() { _, err := s.Write(make([]byte, 1<<20)); errs <- err }()
+		go func() { _, _, err := u.ReadFromUDPAddrPort(nil); errs <- err }()
+		go func() { _, err := l.Accept(); errs <- err }()
+		go func() {
+			w.home.SetFirewall(lab.DropAll)
+			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
+			errs <- err
+		}()
+		synctest.Wait()
+		w.Close()
+		for range cap(errs) {
+			w.wantErr("after Close", <-errs, net.ErrClosed)
+		}
+		_, err := w.client.DialUDP(ctx, netip.Addr{}, server443)
+		w.wantErr("dial after Close", err, net.ErrClosed)
 	})
 }

@@ -62,6 +62,9 @@ func (h *Host) dialTCP(ctx context.Context, local netip.Addr, remote netip.AddrP
 
 // connect sends a SYN.
 func (h *Host) connect(local netip.Addr, remote netip.AddrPort) (*tcpConn, error) {
+	if h.in.closed {
+		return nil, net.ErrClosed
+	}
 	source, err := h.bindAddr(local, remote.Addr())
 	if err != nil {
 		return nil, err
@@ -96,6 +99,9 @@ func (h *Host) listenTCP(ctx context.Context, local netip.AddrPort) (*tcpListene
 }
 
 func (h *Host) addListener(local netip.AddrPort) (*tcpListener, error) {
+	if h.in.closed {
+		return nil, net.ErrClosed
+	}
 	if !local.Addr().IsUnspecified() && h.owner(local.Addr()) == nil {
 		return nil, syscall.EADDRNOTAVAIL
 	}
@@ -209,6 +215,11 @@ func (l *tcpListener) Close() error {
 	if l.closed {
 		return opError("close", "tcp", nil, l.Addr(), net.ErrClosed)
 	}
+	l.close()
+	return nil
+}
+
+func (l *tcpListener) close() {
 	l.closed = true
 	delete(l.host.listen, l.local)
 	for _, c := range l.ready {
@@ -217,7 +228,6 @@ func (l *tcpListener) Close() error {
 	l.ready = nil
 	l.by.stop()
 	l.changed.broadcast()
-	return nil
 }
 
 // Addr is a *net.TCPAddr.

@@ -290,6 +290,8 @@ func (c *tcpConn) fail(err error) {
 	c.state, c.err = closed, err
 	c.queue, c.queued, c.flight, c.flying, c.early = nil, 0, nil, 0, nil
 	c.due = time.Time{}
+	c.readBy.stop()
+	c.writeBy.stop()
 	c.remove()
 	c.changed.broadcast()
 }

@@ -91,6 +91,9 @@ func (h *Host) listenUDP(ctx context.Context, local netip.AddrPort) (*udpSocket,
 
 // addUDP makes a socket bound to local, finding a port if it has none.
 func (h *Host) addUDP(local, remote netip.AddrPort) (*udpSocket, error) {
+	if h.in.closed {
+		return nil, net.ErrClosed
+	}
 	used := func(port uint16) bool {
 		return slices.ContainsFunc(h.udp[port], func(s *udpSocket) bool {
 			return covers(s.local.Addr(), local.Addr()) || covers(local.Addr(), s.local.Addr())
@@ -307,6 +310,11 @@ func (s *udpSocket) Close() error {
 	if s.closed {
 		return s.opError("close", net.ErrClosed)
 	}
+	s.close()
+	return nil
+}
+
+func (s *udpSocket) close() {
 	s.closed = true
 	s.queue, s.queued = nil, 0
 	s.readBy.stop()
@@ -317,5 +325,4 @@ func (s *udpSocket) Close() error {
 	if len(s.host.udp[port]) == 0 {
 		delete(s.host.udp, port)
 	}
-	return nil
 }
