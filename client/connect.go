@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/ipsec/ike/message"
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
@@ -301,7 +302,7 @@ func (c *Client) refused(err error) bool {
 	var n *ike.NotifyError
 	isNotify := errors.As(err, &n)
 	switch {
-	case isNotify && n.Type == ike.AuthenticationFailed:
+	case isNotify && n.Type == message.AuthenticationFailed:
 		c.fatal = fmt.Errorf("%s refuses this client's key: the invitation has expired or was withdrawn: ask the server's operator for a new one", c.c.Server)
 	case c.wasReady:
 	case errors.Is(err, ike.ErrPeerKey):

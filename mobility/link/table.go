@@ -99,7 +99,8 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	b.opened = opened
 	defer func() { b.pkts, b.opened, b.data = b.pkts[:0], opened[:0], b.data[:0] }()
 	t.Strays.Add(uint64(dropped))
-	if len(opened) == 0 {
+	authentic := len(b.pkts) - dropped
+	if authentic == 0 {
 		return
 	}
 	if e.waiting.Load() {
@@ -111,11 +112,10 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		p.credit.Add(3 * int64(size))
 		l.wake()
 	}
-	l.packetsReceived.Add(uint64(len(opened)))
+	l.packetsReceived.Add(uint64(authentic))
 	bytes := 0
 	for _, ip := range opened {
 		switch {
-		case len(ip) == 0: // a dummy packet says only that the peer is there
 		case regmsg.IsRegistration(ip):
 			if l.c.Registration != nil {
 				l.c.Registration(ip, c, size/max(len(b.pkts), 1))
@@ -125,6 +125,7 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 			bytes += len(ip)
 		}
 	}
+	// A dummy packet, which opens to nothing, says only that the peer is there.
 	l.life.heard(current, len(b.data) > 0)
 	if len(b.data) > 0 {
 		l.bytesReceived.Add(uint64(bytes))

@@ -1,0 +1,346 @@
+//go:build virtualtime
+
+package handover
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/godwit-net/godwit/lab"
+)
+
+// messageSize is the size of the messages that the tests exchange, chosen so
+// that a packet with one has a size that no registration has.
+const messageSize = 700
+
+// isData tells packets with a message from registrations, which are shorter,
+// or padded to full size.
+func isData(size int) bool { return size >= messageSize+60 && size < messageSize+180 }
+
+// A duplex is a connection through the tunnel to a service at the target, with
+// a message leaving each way every so often. Both directions are checked byte
+// by byte.
+type duplex struct {
+	t               *testing.T
+	near, far       net.Conn
+	stop            chan struct{}
+	tasks           sync.WaitGroup
+	mu              sync.Mutex
+	nearGot, farGot int
+}
+
+func message(n int) []byte {
+	sum := sha256.Sum256([]byte(fmt.Sprint(n)))
+	return bytes.Repeat(sum[:], messageSize/32+1)[:messageSize]
+}
+
+// talk opens a connection and keeps it busy.
+func (m *mobile) talk(every time.Duration) *duplex {
+	t := m.w.t
+	ln, err := m.w.target.ListenTCP(t.Context(), netip.MustParseAddrPort(targetAt))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &duplex{t: t, stop: make(chan struct{})}
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			t.Errorf("accept: %v", err)
+		}
+		accepted <- c
+	}()
+	if d.near, err = m.client.Dial(t.Context(), "tcp", targetAt); err != nil {
+		t.Fatal(err)
+	}
+	d.far = <-accepted
+	ln.Close()
+	d.tasks.Go(func() { d.write(d.near, every) })
+	d.tasks.Go(func() { d.write(d.far, every) })
+	d.tasks.Go(func() { d.read(d.near, &d.nearGot) })
+	d.tasks.Go(func() { d.read(d.far, &d.farGot) })
+	return d
+}
+
+func (d *duplex) write(c net.Conn, every time.Duration) {
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-d.stop:
+			c.(interface{ CloseWrite() error }).CloseWrite()
+			return
+		case <-tick.C:
+		}
+		if _, err := c.Write(message(n)); err != nil {
+			d.t.Errorf("write message %d: %v", n, err)
+			return
+		}
+	}
+}
+
+func (d *duplex) read(c net.Conn, got *int) {
+	b := make([]byte, messageSize)
+	for n := 0; ; n++ {
+		if _, err := io.ReadFull(c, b); err != nil {
+			if err != io.EOF {
+				d.t.Errorf("read message %d: %v", n, err)
+			}
+			return
+		}
+		if !bytes.Equal(b, message(n)) {
+			d.t.Errorf("message %d is altered", n)
+			return
+		}
+		d.mu.Lock()
+		*got++
+		d.mu.Unlock()
+	}
+}
+
+// end stops the writers and waits until everything written has arrived.
+func (d *duplex) end() (near, far int) {
+	close(d.stop)
+	d.tasks.Wait()
+	d.near.Close()
+	d.far.Close()
+	return d.nearGot, d.farGot
+}
+
+// A timeline notes when packets passed the client's host after a move.
+type timeline struct {
+	mu              sync.Mutex
+	first           time.Time // the first packet out: the RREQ, or the SYN in front of it
+	dataOut, dataIn time.Time
+	proto           lab.Proto
+}
+
+// watch looks at what the host sends and receives from now on.
+func (m *mobile) watch(host netip.Addr) (*timeline, func()) {
+	tl := &timeline{}
+	stop := m.w.in.Trace(func(e lab.Event) {
+		tl.mu.Lock()
+		defer tl.mu.Unlock()
+		switch {
+		case e.Where == m.host.Name() && e.Fate == lab.Sent && e.Src.Addr() == host:
+			if tl.first.IsZero() {
+				tl.first = e.Time
+			}
+			if tl.dataOut.IsZero() && isData(e.Size) {
+				tl.dataOut, tl.proto = e.Time, e.Proto
+			}
+		case e.Where == m.host.Name() && e.Fate == lab.Delivered && e.Dst.Addr() == host:
+			if tl.dataIn.IsZero() && isData(e.Size) {
+				tl.dataIn = e.Time
+			}
+		}
+	})
+	return tl, stop
+}
+
+func TestConnectTakesTwoRoundTrips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const r = 100 * time.Millisecond
+		w := newWorld(t, r)
+		defer w.close()
+		start := lab.NewClock(r)
+		m := w.join("laptop", 10)
+		<-m.client.Ready()
+		if got := start.Rounds(); got != 2 {
+			t.Errorf("connected after %.2f round trips, want 2", got)
+		}
+	})
+}
+
+// TestMoveWhereUDPPasses moves from one NAT to another. The old network ends
+// at the moment the new one appears.
+func TestMoveWhereUDPPasses(t *testing.T) {
+	for _, r := range []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond} {
+		t.Run(r.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, r)
+				defer w.close()
+				m := w.join("laptop", 10)
+				d := m.talk(r / 10)
+				settle()
+				before := m.client.Status()
+				if before.Path == nil || before.Path.Encapsulation != "udp" || before.Path.Verdict != "nat" {
+					t.Fatalf("path before the move: %+v", before.Path)
+				}
+
+				at := m.host.Move("if0", w.cell)[0]
+				tl, stop := m.watch(at)
+				settle()
+				stop()
+
+				after := m.client.Status()
+				if after.Path == nil || after.Path.Encapsulation != "udp" || after.Path.Verdict != "napt" {
+					t.Fatalf("path after the move: %+v", after.Path)
+				}
+				if tl.first.IsZero() || tl.dataOut.IsZero() || tl.dataIn.IsZero() {
+					t.Fatalf("registration %v, data out %v, data in %v: something is missing", tl.first, tl.dataOut, tl.dataIn)
+				}
+				out, in := lab.Rounds(tl.dataOut.Sub(tl.first), r), lab.Rounds(tl.dataIn.Sub(tl.first), r)
+				t.Logf("after the RREQ left: client data again at %.2f R, server data arrives at %.2f R", out, in)
+				if out > 1.0 {
+					t.Errorf("the client sends data again %.2f round trips after the RREQ left, want 1.0 or sooner", out)
+				}
+				if in > 1.0 {
+					t.Errorf("server data arrives %.2f round trips after the RREQ left, want 1.0 or sooner", in)
+				}
+				if n := after.IKESent + after.IKEReceived - before.IKESent - before.IKEReceived; n != 0 {
+					t.Errorf("%d IKE messages in the move, want none", n)
+				}
+				last := after.Registrations[len(after.Registrations)-1]
+				if got := lab.Rounds(time.Duration(last.DurationMs*float64(time.Millisecond)), r); last.Trigger != "address" || got != 1 {
+					t.Errorf("registration by %s took %.2f round trips, want address and 1", last.Trigger, got)
+				}
+				near, far := d.end()
+				if near == 0 || far == 0 {
+					t.Errorf("messages received: %d near, %d far", near, far)
+				}
+			})
+		})
+	}
+}
+
+// TestMoves walks through networks that pass less and less, and back.
+func TestMoves(t *testing.T) {
+	const r = 100 * time.Millisecond
+	for _, step := range []struct {
+		name          string
+		firewall      lab.Firewall
+		encapsulation string
+		out, in       float64 // round trips until data moves again, DESIGN.md, Section 7
+	}{
+		{"udp", nil, "udp", 1, 1},
+		{"only tcp", lab.OnlyTCP, "tcp", 2, 2},
+		{"only tls", lab.OnlyTLS443, "websocket", 3, 3},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, r)
+				defer w.close()
+				m := w.join("laptop", 10)
+				d := m.talk(r / 10)
+				settle()
+				before := m.client.Status()
+
+				w.cell.SetFirewall(step.firewall)
+				at := m.host.Move("if0", w.cell)[0]
+				tl, stop := m.watch(at)
+				settle()
+				stop()
+				after := m.client.Status()
+				if after.Path == nil || after.Path.Encapsulation != step.encapsulation || after.Path.Verdict != "napt" {
+					t.Fatalf("path: %+v", after.Path)
+				}
+				out, in := lab.Rounds(tl.dataOut.Sub(tl.first), r), lab.Rounds(tl.dataIn.Sub(tl.first), r)
+				t.Logf("client data again at %.2f R, server data arrives at %.2f R", out, in)
+				if step.encapsulation == "udp" && (out > step.out || in > step.in) {
+					t.Errorf("want %.1f and %.1f", step.out, step.in)
+				}
+				if n := after.IKESent + after.IKEReceived - before.IKESent - before.IKEReceived; n != 0 {
+					t.Errorf("%d IKE messages in the move, want none", n)
+				}
+				last := after.Registrations[len(after.Registrations)-1]
+				if got := lab.Rounds(time.Duration(last.DurationMs*float64(time.Millisecond)), r); got > step.out {
+					t.Errorf("the registration took %.2f round trips, want %.1f", got, step.out)
+				}
+
+				w.cell.SetFirewall(nil)
+				m.host.Move("if0", w.wifi)
+				settle()
+				if back := m.client.Status(); back.Path == nil || back.Path.Encapsulation != "udp" || back.Path.Verdict != "nat" {
+					t.Errorf("path after the way back: %+v", back.Path)
+				}
+				d.end()
+			})
+		})
+	}
+}
+
+// TestUDPBlockedInPlace has the network lose all UDP from one moment on while
+// nothing else changes: only unanswered data can tell.
+func TestUDPBlockedInPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const r = 50 * time.Millisecond
+		w := newWorld(t, r)
+		defer w.close()
+		m := w.join("laptop", 10)
+		d := m.talk(r / 10)
+		settle()
+		w.wifi.SetFirewall(lab.OnlyTCP)
+		start := time.Now()
+		for m.client.Status().Path.Encapsulation == "udp" {
+			time.Sleep(r / 10)
+			if time.Since(start) > time.Minute {
+				t.Fatal("still on UDP after a minute")
+			}
+		}
+		t.Logf("moved to %s after %v", m.client.Status().Path.Encapsulation, time.Since(start))
+		// 300 ms of silence, two round trips of TCP, and the sampling.
+		if got := time.Since(start); got > 300*time.Millisecond+3*r {
+			t.Errorf("the block was noticed and left after %v", got)
+		}
+		settle()
+		d.end()
+	})
+}
+
+// TestIdleLinkIsQuiet has nothing sent on an idle link but NAT keepalives.
+func TestIdleLinkIsQuiet(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 50*time.Millisecond)
+		defer w.close()
+		m := w.join("laptop", 10)
+		<-m.client.Ready()
+		settle()
+		n := 0
+		stop := w.in.Trace(func(e lab.Event) {
+			if e.Fate == lab.Sent && e.Size != 1 {
+				n++
+			}
+		})
+		time.Sleep(10 * time.Minute)
+		stop()
+		if n != 0 {
+			t.Errorf("%d packets on an idle link in ten minutes, want none but keepalives", n)
+		}
+	})
+}
+
+// TestTwoClients has one client move while the other one's link must not change.
+func TestTwoClients(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 40*time.Millisecond)
+		defer w.close()
+		still := w.join("still", 11)
+		d := still.talk(10 * time.Millisecond)
+		moving := w.join("moving", 12)
+		settle()
+		before := still.client.Status()
+		for range 3 {
+			moving.host.Move("if0", w.cell)
+			settle()
+			moving.host.Move("if0", w.wifi)
+			settle()
+		}
+		after := still.client.Status()
+		if len(after.Registrations) != len(before.Registrations) || *after.Path != *before.Path {
+			t.Errorf("the other client noticed: %+v then %+v", before.Path, after.Path)
+		}
+		if n := len(moving.client.Status().Registrations); n < 7 {
+			t.Errorf("the moving client has %d registrations, want 7", n)
+		}
+		d.end()
+	})
+}

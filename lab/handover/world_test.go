@@ -1,0 +1,202 @@
+//go:build virtualtime
+
+package handover
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"log/slog"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/lab"
+	"github.com/godwit-net/godwit/server"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/tcp"
+	"github.com/godwit-net/godwit/transports/udp"
+	"github.com/godwit-net/godwit/transports/websocket"
+)
+
+const (
+	serverAt = "198.51.100.2:443"
+	targetAt = "192.0.2.10:7"
+	wsPath   = "/a-path-that-nobody-guesses"
+)
+
+// A world is a server, a target behind it, and what clients attach to.
+type world struct {
+	t      *testing.T
+	in     *lab.Internet
+	wifi   *lab.Network // NAT that keeps ports
+	cell   *lab.Network // NAPT
+	server *server.Server
+	target *lab.Host
+
+	ctx   context.Context
+	end   context.CancelFunc
+	tasks sync.WaitGroup
+
+	serverKey ed25519.PrivateKey
+	cert      tls.Certificate
+	mu        sync.Mutex
+	users     map[string]*server.User // by public key
+}
+
+var certificate = sync.OnceValue(func() tls.Certificate {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	tmpl := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "lab"},
+		NotBefore:    time.Unix(0, 0),
+		NotAfter:     time.Unix(1<<33, 0),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, tmpl, tmpl, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+})
+
+// newWorld builds two access networks whose round trip to the server is r, and
+// starts the server and an echo service at the target.
+func newWorld(t *testing.T, r time.Duration) *world {
+	w := &world{t: t, in: lab.New(1), cert: certificate(), users: make(map[string]*server.User)}
+	w.ctx, w.end = context.WithCancel(t.Context())
+	_, w.serverKey, _ = ed25519.GenerateKey(rand.Reader)
+	w.wifi = w.in.AddNetwork("wifi", lab.NetworkConfig{
+		Prefixes: lab.Prefixes("10.1.0.0/24"), Link: lab.Link{Delay: r / 2},
+		NAT: &lab.NAT{Outside: lab.Addrs("203.0.113.1")},
+	})
+	w.cell = w.in.AddNetwork("cell", lab.NetworkConfig{
+		Prefixes: lab.Prefixes("10.2.0.0/24"), Link: lab.Link{Delay: r / 2},
+		NAT: &lab.NAT{Outside: lab.Addrs("203.0.113.2"), ChangePort: true},
+	})
+	serverHost := w.in.AddHost("server")
+	serverHost.Attach("eth0", w.in.Core(), lab.Addrs("198.51.100.2")...)
+	w.target = w.in.AddHost("target")
+	w.target.Attach("eth0", w.in.Core(), lab.Addrs("192.0.2.10")...)
+
+	s, err := server.New(server.Config{
+		Logger:         w.logger("server"),
+		Network:        serverHost,
+		Listen:         netip.MustParseAddrPort(serverAt),
+		PrivateKey:     w.serverKey,
+		TLSCertificate: w.cert,
+		WebSocketPath:  wsPath,
+		Pool4:          netip.MustParsePrefix("10.77.0.0/16"),
+		Pool6:          netip.MustParsePrefix("fd77::/64"),
+		Lookup:         w.lookup,
+		Egress: func(ctx context.Context, _, address string) (net.Conn, error) {
+			to, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return nil, err
+			}
+			return serverHost.DialTCP(ctx, netip.Addr{}, to)
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.server = s
+	w.tasks.Go(func() {
+		if err := s.Run(w.ctx); err != nil {
+			t.Errorf("server: %v", err)
+		}
+	})
+	return w
+}
+
+func (w *world) logger(who string) *slog.Logger {
+	if os.Getenv("GODWIT_LAB_LOG") == "" {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("who", who)
+}
+
+func (w *world) lookup(key ed25519.PublicKey) (*server.User, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u := w.users[string(key)]; u != nil {
+		return u, nil
+	}
+	return nil, errors.New("unknown key")
+}
+
+// close ends everything; a goroutine that stays makes the bubble panic.
+func (w *world) close() {
+	w.end()
+	w.tasks.Wait()
+}
+
+// A mobile is a host with a client.
+type mobile struct {
+	w      *world
+	host   *lab.Host
+	client *client.Client
+	key    ed25519.PrivateKey
+}
+
+// join adds a host in the wifi network and starts its client.
+func (w *world) join(name string, number byte) *mobile {
+	public, private, _ := ed25519.GenerateKey(rand.Reader)
+	w.mu.Lock()
+	w.users[string(public)] = &server.User{
+		Name:   name,
+		Inner4: netip.AddrFrom4([4]byte{10, 77, 0, number}),
+		Inner6: netip.AddrFrom16([16]byte{0: 0xfd, 1: 0x77, 15: number}),
+	}
+	w.mu.Unlock()
+	h := w.in.AddHost(name)
+	h.Attach("if0", w.wifi)
+	c, err := client.New(client.Config{
+		Logger:  w.logger(name),
+		Network: h,
+		Transports: []transports.Transport{
+			udp.New(udp.Options{}),
+			tcp.New(),
+			websocket.New(websocket.Options{
+				TLS: true, Host: "lab", Path: wsPath, CertHash: sha256.Sum256(w.cert.Certificate[0]),
+			}),
+		},
+		Server:       serverAt,
+		ServerKey:    w.serverKey.Public().(ed25519.PublicKey),
+		PrivateKey:   private,
+		Changes:      h.Changes(),
+		LocalAddress: h.LocalAddress,
+	})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	m := &mobile{w: w, host: h, client: c, key: private}
+	w.tasks.Go(func() {
+		if err := c.Run(w.ctx); err != nil {
+			w.t.Errorf("client %s: %v", name, err)
+		}
+	})
+	return m
+}
+
+// settle waits until the registration rounds have ended.
+func settle() {
+	synctest.Wait()
+	time.Sleep(10 * time.Second)
+	synctest.Wait()
+}
