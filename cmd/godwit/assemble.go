@@ -1,0 +1,101 @@
+package main
+
+import (
+	"context"
+	"crypto/ed25519"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/mobility/netwatch"
+	"github.com/godwit-net/godwit/server"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/system"
+	"github.com/godwit-net/godwit/transports/tcp"
+	"github.com/godwit-net/godwit/transports/udp"
+	"github.com/godwit-net/godwit/transports/websocket"
+)
+
+// serverConfig turns a server's folder into what package server takes. The
+// egress is the caller's.
+func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
+	names := make([]transports.Name, 0, len(d.Config.Encapsulations))
+	for _, n := range d.Config.Encapsulations {
+		names = append(names, transports.Name(n))
+	}
+	return server.Config{
+		Logger:         logger,
+		Network:        system.New(),
+		Listen:         d.Config.Listen,
+		Encapsulations: names,
+		PrivateKey:     d.Key,
+		TLSCertificate: d.Certificate,
+		WebSocketPath:  d.Config.WebSocketPath,
+		Pool4:          d.Config.Pool4,
+		Pool6:          d.Config.Pool6,
+		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
+			r, err := d.LookupClient(key, time.Now())
+			if err != nil {
+				return nil, err
+			}
+			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6}, nil
+		},
+	}
+}
+
+// clientConfig turns a client's folder into what package client takes.
+func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Logger) client.Config {
+	host, _, _ := net.SplitHostPort(d.Config.Server) // checked by package config
+	var list []transports.Transport
+	for _, n := range encapsulations {
+		switch transports.Name(n) {
+		case transports.UDP:
+			list = append(list, udp.New(udp.Options{}))
+		case transports.TCP:
+			list = append(list, tcp.New())
+		case transports.WebSocket:
+			list = append(list, websocket.New(websocket.Options{
+				TLS: true, ServerName: host, Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
+			}))
+		}
+	}
+	return client.Config{
+		Logger:     logger,
+		Network:    system.New(),
+		Transports: list,
+		Server:     d.Config.Server,
+		ServerKey:  d.Config.ServerKey,
+		PrivateKey: d.Key,
+	}
+}
+
+// watchNetwork makes c notice when this host moves, until ctx ends. Where
+// watching is not possible the client goes on without: silence still tells it.
+func watchNetwork(ctx context.Context, c *client.Config, logger *slog.Logger) (stop func()) {
+	w, err := netwatch.New(logger)
+	if err != nil {
+		logger.LogAttrs(ctx, slog.LevelWarn, "cannot watch the network; moves are noticed later", slog.Any("err", err))
+		return func() {}
+	}
+	changes, done := make(chan struct{}, 1), make(chan struct{})
+	c.Changes, c.LocalAddress = changes, netwatch.LocalAddress
+	go func() {
+		defer close(done)
+		for e := range w.Events() {
+			logger.LogAttrs(ctx, slog.LevelDebug, "network changed", slog.String("reason", e.Reason))
+			select {
+			case changes <- struct{}{}:
+			default: // one is waiting already
+			}
+		}
+		if ctx.Err() == nil {
+			logger.LogAttrs(ctx, slog.LevelWarn, "watching the network failed; moves are noticed later")
+		}
+	}()
+	return func() {
+		_ = w.Close() // nothing is lost with it
+		<-done
+	}
+}

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/client/front"
+	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/ipsec/ike"
+)
+
+// How often a user hears that the server is still out of reach: first after
+// patience, then at twice the time, up to longestPatience.
+const (
+	patience        = 3 * time.Second
+	longestPatience = time.Minute
+)
+
+func newClientRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the client and its SOCKS5 and HTTP proxy until it is told to stop",
+		Args:  takes(),
+	}
+	dir, log := dirFlag(cmd, "client"), logFlag(cmd)
+	listen := cmd.Flags().String("listen", "", "ADDR:PORT of the proxy (default as client.toml says: 127.0.0.1:1080)")
+	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := loadClient(dir)
+		if err != nil {
+			return err
+		}
+		if *listen != "" {
+			if d.Config.Listen, err = parseListen(cmd, *listen, "127.0.0.1:1080"); err != nil {
+				return err
+			}
+		}
+		if cmd.Flags().Changed("encapsulations") {
+			d.Config.Encapsulations = splitList(*encapsulations)
+			if err := config.CheckEncapsulations(d.Config.Encapsulations); err != nil {
+				var e *config.Error
+				errors.As(err, &e)
+				return usage(cmd, "wrong --encapsulations: "+e.What, e.Do)
+			}
+		}
+		logger, err := log(d.Config.LogLevel)
+		if err != nil {
+			return err
+		}
+		return runClient(cmd, d, logger)
+	}
+	return cmd
+}
+
+// splitList splits a flag's value at commas.
+func splitList(s string) []string {
+	var list []string
+	for part := range strings.SplitSeq(s, ",") {
+		if part = strings.TrimSpace(part); part != "" {
+			list = append(list, part)
+		}
+	}
+	return list
+}
+
+// runClient runs a client with its proxy and its control socket.
+func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) error {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	defer cancel()
+
+	// A second client of the same folder is told so before it trips over the
+	// first one's port.
+	socket := filepath.Join(d.Path(), controlSocket)
+	if err := checkNotRunning(ctx, socket); err != nil {
+		return err
+	}
+	ln, err := net.Listen("tcp", d.Config.Listen.String())
+	if err != nil {
+		return listenError(err, d.Config.Listen.String(), "--listen")
+	}
+	defer ln.Close()
+
+	cc := clientConfig(d, d.Config.Encapsulations, logger)
+	stopWatching := watchNetwork(ctx, &cc, logger)
+	defer stopWatching()
+	c, err := client.New(cc)
+	if err != nil {
+		return &config.Error{What: "cannot start: " + lastCause(err), Where: d.Path(), Do: "correct client.toml, or join again", Err: err}
+	}
+	control, err := listenControl(socket, c.Status)
+	if err != nil {
+		return err
+	}
+	defer control.close()
+
+	proxy := front.New(front.Config{Dial: c.Dial, Logger: logger})
+	results := make(chan error, 2)
+	running := 2
+	go func() { results <- ended("the proxy", ln.Addr(), proxy.Serve(ln)) }()
+	go func() { results <- clientEnded(c.Run(ctx), d.Config.Server) }()
+	// The client says goodbye to the server before this returns.
+	defer func() {
+		cancel()
+		_ = proxy.Close()
+		for ; running > 0; running-- {
+			<-results
+		}
+	}()
+
+	wait := patience
+	again := time.NewTimer(wait)
+	defer again.Stop()
+	ready := c.Ready()
+	for {
+		select {
+		case <-ready:
+			ready = nil
+			again.Stop()
+			fmt.Fprintln(cmd.OutOrStdout(), readyLine(c.Status(), ln.Addr()))
+		case <-again.C:
+			fmt.Fprintln(cmd.ErrOrStderr(), "godwit: "+notYet(c.Status(), d.Config.Server))
+			wait = min(2*wait, longestPatience)
+			again.Reset(wait)
+		case err := <-results:
+			running--
+			return err
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// ended makes an error of the end of something that should have gone on.
+func ended(what string, address net.Addr, err error) error {
+	if err == nil || errors.Is(err, net.ErrClosed) {
+		return nil
+	}
+	return &config.Error{What: what + " ended: " + lastCause(err), Where: address.String(), Do: "see the log above and start it again", Err: err}
+}
+
+// clientEnded makes an error of what Client.Run gave; nil stands for an end
+// that was asked for.
+func clientEnded(err error, server string) error {
+	var n *ike.NotifyError
+	if errors.As(err, &n) {
+		return &config.Error{What: "the server refuses the connection: " + n.Error(), Where: server, Do: "use the same version of godwit on both sides", Err: err}
+	}
+	return err
+}
+
+// notYet tells that there is no link, and why as far as is known.
+func notYet(s client.Status, server string) string {
+	why := "no answer by any encapsulation"
+	if s.LastError != "" {
+		why = strings.Join(strings.Fields(s.LastError), " ")
+	}
+	return fmt.Sprintf("the server is not reachable yet, %s: still trying (%s)", server, why)
+}
+
+// readyLine is the one line that tells scripts and people to go on.
+func readyLine(s client.Status, proxy net.Addr) string {
+	line := fmt.Sprintf("godwit client ready: SOCKS5 and HTTP proxy on %s, inner address %s", proxy, strings.Join(s.Inner, " and "))
+	if s.Path != nil {
+		line += fmt.Sprintf(", path %s to %s", s.Path.Encapsulation, s.Path.Remote)
+	}
+	if a, ok := proxy.(*net.TCPAddr); ok {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok && !ip.Unmap().IsLoopback() {
+			line += "; any host that reaches it may use it"
+		}
+	}
+	return line
+}

@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/config"
+)
+
+// controlSocket is the file in a client's folder by which the running client
+// is asked for its status: HTTP over a Unix socket, GET /status gives JSON.
+const controlSocket = "control.sock"
+
+const (
+	controlTimeout = 5 * time.Second // for one question and its answer
+	maxStatus      = 16 << 20        // bytes of an answer
+)
+
+// A control answers questions about the running client.
+type control struct {
+	server *http.Server
+	done   chan struct{}
+}
+
+// errNoClient: nothing answers at the control socket.
+var errNoClient = errors.New("no client is running")
+
+// askControl sends one request to the control socket. The error matches
+// errNoClient if no process listens there.
+func askControl(ctx context.Context, socket, method, path string) ([]byte, error) {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			conn, err := dialControl(ctx, socket)
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", errNoClient, err)
+			}
+			return conn, nil
+		},
+	}
+	ctx, cancel := context.WithTimeout(ctx, controlTimeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, "http://godwit"+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxStatus))
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return nil, fmt.Errorf("the client answered %s", resp.Status)
+	}
+	return body, nil
+}
+
+// dialControl connects to a control socket.
+func dialControl(ctx context.Context, socket string) (net.Conn, error) {
+	var d net.Dialer
+	return d.DialContext(ctx, "unix", socket)
+}
+
+// checkNotRunning gives an error if a client answers at socket.
+func checkNotRunning(ctx context.Context, socket string) error {
+	conn, err := dialControl(ctx, socket)
+	if err != nil {
+		return nil
+	}
+	_ = conn.Close()
+	return &config.Error{What: "a client is running already", Where: filepath.Dir(socket), Do: "stop it first, or give this one a folder of its own with --dir"}
+}
+
+// listenControl answers at socket until close. The socket of a dead process is
+// replaced.
+func listenControl(socket string, status func() client.Status) (*control, error) {
+	if err := checkNotRunning(context.Background(), socket); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket == 0 {
+		return nil, &config.Error{What: "something that is not a socket is in the way", Where: socket, Do: "remove it"}
+	}
+	_ = os.Remove(socket) // if there is none, or it stays, Listen tells
+	ln, err := net.Listen("unix", socket)
+	if err == nil {
+		// The folder is its owner's alone already; this is for one that is not.
+		if err = os.Chmod(socket, 0o600); err != nil {
+			_ = ln.Close()
+		}
+	}
+	if err != nil {
+		return nil, &config.Error{What: "cannot make the control socket: " + lastCause(err), Where: socket, Do: "choose another folder, with a shorter path, with --dir", Err: err}
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		_ = e.Encode(status()) // one that hangs up gets nothing
+	})
+	c := &control{
+		server: &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
+		done:   make(chan struct{}),
+	}
+	go func() {
+		defer close(c.done)
+		_ = c.server.Serve(ln) // until close
+	}()
+	return c, nil
+}
+
+// close ends the control socket and removes it.
+func (c *control) close() {
+	_ = c.server.Close()
+	<-c.done
+}

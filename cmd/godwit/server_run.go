@@ -1,0 +1,52 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/server"
+	"github.com/godwit-net/godwit/server/egress"
+)
+
+func newServerRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the server until it is told to stop",
+		Args:  takes(),
+	}
+	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		d, err := loadServer(dir)
+		if err != nil {
+			return err
+		}
+		logger, err := log(d.Config.LogLevel)
+		if err != nil {
+			return err
+		}
+		d.Logger = logger
+		sc := serverConfig(d, logger)
+		sc.Egress = (&egress.Dialer{Policy: egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}}).DialContext
+		ctx, cancel := context.WithCancel(cmd.Context())
+		joined, written := recordJoined(ctx, d, logger)
+		defer func() { cancel(); <-written }()
+		sc.Joined = joined
+		s, err := server.New(sc)
+		if err != nil {
+			return listenError(err, d.Config.Listen.String(), "listen in server.toml")
+		}
+		fmt.Fprintf(cmd.OutOrStdout(), "godwit server ready on %s (%s), clients dial %s\n",
+			s.Addr(), strings.Join(d.Config.Encapsulations, ", "), d.Config.Endpoint)
+		if err := s.Run(ctx); err != nil {
+			return &config.Error{What: "the server ended: " + lastCause(err), Where: s.Addr().String(), Do: "see the log above and start it again", Err: err}
+		}
+		logger.LogAttrs(cmd.Context(), slog.LevelInfo, "stopped")
+		return nil
+	}
+	return cmd
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/config"
+)
+
+func newStatus() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show how the running client is connected and how it moved",
+		Args:  takes(),
+	}
+	dir := dirFlag(cmd, "client")
+	asJSON := cmd.Flags().Bool("json", false, "as JSON, for programs")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, err := dir()
+		if err != nil {
+			return err
+		}
+		body, err := askControl(cmd.Context(), filepath.Join(path, controlSocket), "GET", "/status")
+		if errors.Is(err, errNoClient) {
+			// A folder that is not set up needs another remedy.
+			if _, err := config.LoadClient(path); err != nil {
+				return err
+			}
+			return &config.Error{What: "no client is running", Where: path, Do: "start it with godwit client run, or name its folder with --dir", Err: err}
+		}
+		if err != nil {
+			return &config.Error{What: "the client does not answer: " + lastCause(err), Where: path, Do: "start it again with godwit client run", Err: err}
+		}
+		if *asJSON {
+			_, err := cmd.OutOrStdout().Write(body)
+			return err
+		}
+		var s client.Status
+		if err := json.Unmarshal(body, &s); err != nil {
+			return &config.Error{What: "the client's answer is not a status: " + lastCause(err), Where: path, Do: "use the same version of godwit for both", Err: err}
+		}
+		return printStatus(cmd.OutOrStdout(), s)
+	}
+	return cmd
+}
+
+// printStatus writes a status for people.
+func printStatus(out io.Writer, s client.Status) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "state\t%s\n", s.State)
+	fmt.Fprintf(w, "server\t%s\n", s.Server)
+	if len(s.Inner) > 0 {
+		fmt.Fprintf(w, "inner\t%s\n", strings.Join(s.Inner, ", "))
+	}
+	if p := s.Path; p != nil {
+		fmt.Fprintf(w, "path\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
+		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
+		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
+	}
+	fmt.Fprintf(w, "sent\t%s in %d packets\n", bytes(s.BytesSent), s.PacketsSent)
+	fmt.Fprintf(w, "received\t%s in %d packets\n", bytes(s.BytesReceived), s.PacketsReceived)
+	if s.LastError != "" {
+		fmt.Fprintf(w, "trouble\t%s\n", s.LastError)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if len(s.Registrations) == 0 {
+		return nil
+	}
+	fmt.Fprintln(out)
+	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "MOVE\tTRIGGER\tSELECTED\tVERDICT\tREVISION\tTOOK\tCOPIES")
+	for _, r := range s.Registrations {
+		took := "waiting"
+		if r.Done {
+			took = milliseconds(r.DurationMs)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Number, r.Trigger, orDash(r.Selected), orDash(r.Verdict), r.Revision, took, copies(r.Copies))
+	}
+	return w.Flush()
+}
+
+// copies tells what became of the copies of one registration.
+func copies(cs []client.Copy) string {
+	parts := make([]string, 0, len(cs))
+	for _, c := range cs {
+		part := fmt.Sprintf("%s sent %d", c.Encapsulation, c.Sent)
+		switch {
+		case c.Answered:
+			part += ", answered in " + milliseconds(c.RTTms)
+		case c.Error != "":
+			part += ", " + c.Error
+		default:
+			part += ", no answer"
+		}
+		parts = append(parts, part)
+	}
+	return strings.Join(parts, "; ")
+}
+
+func milliseconds(ms float64) string { return strconv.FormatFloat(ms, 'f', 1, 64) + " ms" }
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// bytes gives a number of bytes in the unit that suits it.
+func bytes(n uint64) string {
+	if n < 1000 {
+		return strconv.FormatUint(n, 10) + " B"
+	}
+	f, unit := float64(n), ""
+	for _, unit = range []string{"kB", "MB", "GB", "TB", "PB", "EB"} {
+		if f /= 1000; f < 999.95 {
+			break
+		}
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + " " + unit
+}
