@@ -1,82 +1,111 @@
 // Package websocket carries ESP and IKE in binary messages of a WebSocket (RFC
-// 6455), over TLS 1.3 or over plain HTTP. Each message holds one or more packets
-// framed as in RFC 9329.
+// 6455), over TLS 1.3 or over plain HTTP. Each message holds one or more whole
+// packets framed as in RFC 9329.
+//
+// The first flight rides in the upgrade request, as the value of a cookie; what
+// does not fit is the first message, which does not wait for the answer. What
+// the server answers at once rides in a cookie of the 101 response.
+//
+// # Limitations
+//
+// The ClientHello is that of crypto/tls. HTTP/2 and HTTP/3 are not used, nor is
+// a proxy. A connection ends without a closing handshake.
 package websocket
 
 import (
-	"context"
-	"crypto/x509"
-	"errors"
+	"encoding/base64"
 	"fmt"
-	"log/slog"
 	"net"
-	"net/http"
+
+	"github.com/coder/websocket"
+
+	"context"
 
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/stream"
 )
 
-// Options of the client's end. The zero value of a field means the default.
-type Options struct {
-	TLS        bool
-	ServerName string         // for TLS; the host of Host by default
-	Host       string         // the Host header; ServerName, or else the server's address, by default
-	Path       string         // "/" by default
-	CertHash   [32]byte       // SHA-256 of the server's DER certificate; zero: the Web PKI decides
-	RootCAs    *x509.CertPool // for the Web PKI; nil means the system's
+const (
+	// cookie is what the first flights travel as, in both directions: servers
+	// and proxies pass cookies on and see nothing in a long one.
+	cookie = "session"
+	// maxFlight is how many bytes of frames go into a header, base64 not yet
+	// counted: with it the line stays within the 8 KiB that servers allow.
+	maxFlight = 5 << 10
+	// maxMessage bounds a message that is received. Ours have 64 KiB at most.
+	maxMessage = 128 << 10
+)
+
+// encodeFlight makes frames a cookie's value.
+func encodeFlight(frames []byte) string { return base64.RawURLEncoding.EncodeToString(frames) }
+
+// decodeFlight reads a cookie's value; "" holds no packets.
+func decodeFlight(s string) ([]transports.Packet, error) {
+	if len(s) > base64.RawURLEncoding.EncodedLen(maxFlight) {
+		return nil, fmt.Errorf("first flight of %d characters: %w", len(s), transports.ErrProtocol)
+	}
+	b, err := base64.RawURLEncoding.DecodeString(s)
+	if err != nil {
+		return nil, fmt.Errorf("first flight: %w: %w", transports.ErrProtocol, err)
+	}
+	rest, ps, err := stream.Split(b, nil)
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("end within a frame: %w", transports.ErrProtocol)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("first flight: %w", err)
+	}
+	return ps, nil
 }
 
-// CertError says that the server showed a certificate that is not trusted.
-type CertError struct {
-	Seen [32]byte // SHA-256 of the certificate shown, in DER
-	Err  error    // what the Web PKI has against it; nil when it is not the pinned one
+// messages is a stream.Stream over a WebSocket.
+type messages struct {
+	ws   *websocket.Conn
+	raw  net.Conn   // the socket beneath; nil when not known
+	body *coalescer // the client's; nil at the server
+	// early came before the messages.
+	early   []transports.Packet
+	deliver func([]transports.Packet)
 }
 
-func (e *CertError) Error() string { return fmt.Sprintf("certificate %x", e.Seen) }
-func (e *CertError) Unwrap() error { return e.Err }
-
-// StatusError says that the upgrade was answered with something else than 101.
-type StatusError struct {
-	Code     int    // HTTP status
-	Location string // of a redirect
+func (m *messages) WriteFrames(b []byte) error {
+	if m.body == nil {
+		return m.ws.Write(context.Background(), websocket.MessageBinary, b)
+	}
+	m.body.hold()
+	err := m.ws.Write(context.Background(), websocket.MessageBinary, b)
+	if flushErr := m.body.flush(); err == nil {
+		err = flushErr
+	}
+	return err
 }
 
-func (e *StatusError) Error() string { return fmt.Sprintf("HTTP status %d", e.Code) }
-
-// New gives the client's transport.
-func New(o Options) transports.Transport { return &transport{o} }
-
-type transport struct{ opts Options }
-
-func (t *transport) Name() transports.Name { return transports.WebSocket }
-
-func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
-	return nil, errors.New("not yet")
+func (m *messages) ReadFrames(r *stream.Reader) error {
+	if len(m.early) > 0 {
+		m.deliver(m.early)
+		m.early = nil
+	}
+	m.ws.SetReadLimit(maxMessage)
+	for {
+		// Close ends this; a context would only cost a timer.
+		typ, message, err := m.ws.Reader(context.Background())
+		if err != nil {
+			return err
+		}
+		if typ != websocket.MessageBinary {
+			return fmt.Errorf("message of type %v: %w", typ, transports.ErrProtocol)
+		}
+		if err := r.From(message); err != nil {
+			return err
+		}
+	}
 }
 
-// A Handler upgrades the requests for one path and gives all others to Fallback.
-type Handler struct {
-	Fallback http.Handler // an ordinary small page by default
+func (m *messages) Close() error {
+	// The socket first: a TLS alert and a close frame could wait for a peer
+	// that does not read.
+	if m.raw != nil {
+		m.raw.Close()
+	}
+	return m.ws.CloseNow()
 }
-
-// NewHandler makes a Handler. certHash is the SHA-256 of the certificate that
-// TLS visitors are shown.
-func NewHandler(path string, h transports.Handler, certHash [32]byte) *Handler { return &Handler{} }
-
-// ServeHTTP implements http.Handler.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {}
-
-// Close ends all carriers.
-func (h *Handler) Close() error { return nil }
-
-// ListenerOptions are the options of NewListener.
-type ListenerOptions struct {
-	Path     string // of the upgrade request; "/" by default
-	Handler  transports.Handler
-	CertHash [32]byte     // SHA-256 of the certificate that TLS visitors are shown
-	Fallback http.Handler // for all other requests; an ordinary small page by default
-	Logger   *slog.Logger // nil discards
-}
-
-// NewListener serves HTTP on the connections of ln, plain ones and those that
-// are (or wrap) a *tls.Conn.
-func NewListener(ln net.Listener, o ListenerOptions) transports.Listener { return nil }
