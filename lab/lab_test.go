@@ -39,7 +39,7 @@ type world struct {
 	t              *testing.T
 	home, dc       *lab.Network
 	client, server *lab.Host
-	events         []lab.Event
+	recording      *lab.Recording
 }
 
 // newWorld describes it; change may change the home network first.
@@ -58,7 +58,7 @@ func newWorld(t *testing.T, change func(*lab.NetworkConfig)) *world {
 	w.client, w.server = w.AddHost("client"), w.AddHost("server")
 	w.client.Attach("wlan0", w.home)
 	w.server.Attach("eth0", w.dc, serverAddr, netip.MustParseAddr("2001:db8:2::1"))
-	w.Trace(func(e lab.Event) { w.events = append(w.events, e) })
+	w.recording = w.Record()
 	return w
 }
 
@@ -93,13 +93,7 @@ func (w *world) pair() (client, server net.Conn) {
 
 // dropped counts what was dropped for a reason.
 func (w *world) dropped(reason string) int {
-	n := 0
-	for _, e := range w.events {
-		if e.Fate == lab.Dropped && e.Reason == reason {
-			n++
-		}
-	}
-	return n
+	return len(w.recording.Events(func(e lab.Event) bool { return e.Fate == lab.Dropped && e.Reason == reason }))
 }
 
 func (w *world) wantElapsed(what string, c lab.Clock, rounds float64) {
@@ -221,175 +215,6 @@ func readFrom(s transports.PacketConn) (string, netip.AddrPort) {
 	return string(b[:n]), from
 }
 
-func TestTCPHandshakeTakesOneRoundTrip(t *testing.T) {
-	for _, version := range []struct {
-		name           string
-		remote         netip.AddrPort
-		client, atPeer string
-	}{
-		{"IPv4 behind a NAT", server443, "192.168.1.2:49152", "198.51.100.7:49152"},
-		{"IPv6 without", netip.MustParseAddrPort("[2001:db8:2::1]:443"), "[2001:db8:1::2]:49152", "[2001:db8:1::2]:49152"},
-	} {
-		t.Run(version.name, func(t *testing.T) {
-			run(t, nil, func(w *world) {
-				l := must(w.server.ListenTCP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
-				defer l.Close()
-				clock := lab.NewClock(R)
-				c := must(w.client.DialTCP(ctx, netip.Addr{}, version.remote))
-				defer c.Close()
-				w.wantElapsed("connected", clock, 1)
-				must(c.Write([]byte("hello")))
-				s := must(l.Accept())
-				defer s.Close()
-				w.wantElapsed("accepted", clock, 1.5)
-				if got, err := read(s); got != "hello" || err != nil {
-					t.Errorf("read %q, %v", got, err)
-				}
-				w.wantElapsed("first data", clock, 1.5)
-				if got := c.LocalAddr().String(); got != version.client {
-					t.Errorf("client's local address %v", got)
-				}
-				if got := s.RemoteAddr().String(); got != version.atPeer {
-					t.Errorf("server's remote address %v", got)
-				}
-				if got := s.LocalAddr().String(); got != version.remote.String() {
-					t.Errorf("server's local address %v", got)
-				}
-			})
-		})
-	}
-}
-
-func TestTCPEnds(t *testing.T) {
-	t.Run("half close", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			c, s := w.pair()
-			must(c.Write([]byte("request")))
-			if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
-				t.Fatal(err)
-			}
-			_, err := c.Write([]byte("more"))
-			w.wantErr("write after CloseWrite", err, syscall.EPIPE)
-			if got := must(io.ReadAll(s)); string(got) != "request" {
-				t.Errorf("server read %q", got)
-			}
-			must(s.Write([]byte("response")))
-			s.Close()
-			if got := must(io.ReadAll(c)); string(got) != "response" {
-				t.Errorf("client read %q", got)
-			}
-			c.Close()
-			_, err = read(c)
-			w.wantErr("closed", err, net.ErrClosed)
-		})
-	})
-	t.Run("refused", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			clock := lab.NewClock(R)
-			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
-			w.wantErr("nobody listens", err, syscall.ECONNREFUSED)
-			w.wantElapsed("refused", clock, 1)
-		})
-	})
-	t.Run("reset", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			c, s := w.pair()
-			defer s.Close()
-			if err := c.(interface{ SetLinger(int) error }).SetLinger(0); err != nil {
-				t.Fatal(err)
-			}
-			c.Close()
-			_, err := read(s)
-			w.wantErr("peer lingered 0", err, syscall.ECONNRESET)
-		})
-	})
-	t.Run("write to a closed peer", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			c, s := w.pair()
-			defer c.Close()
-			s.Close()
-			if _, err := read(c); err != io.EOF {
-				t.Errorf("read: %v, want EOF", err)
-			}
-			must(c.Write([]byte("x")))
-			time.Sleep(R)
-			_, err := c.Write([]byte("y"))
-			w.wantErr("write", err, syscall.ECONNRESET)
-		})
-	})
-	t.Run("close delivers what was written", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			c, s := w.pair()
-			defer s.Close()
-			must(c.Write(make([]byte, 200_000)))
-			c.Close()
-			if got := must(io.ReadAll(s)); len(got) != 200_000 {
-				t.Errorf("%d bytes", len(got))
-			}
-		})
-	})
-	t.Run("dial cancelled", func(t *testing.T) {
-		run(t, func(c *lab.NetworkConfig) { c.Firewall = lab.DropAll }, func(w *world) {
-			ctx, cancel := context.WithTimeout(ctx, 7*R)
-			defer cancel()
-			clock := lab.NewClock(R)
-			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
-			w.wantErr("dial", err, context.DeadlineExceeded)
-			w.wantElapsed("cancelled", clock, 7)
-		})
-	})
-	t.Run("dial unanswered", func(t *testing.T) {
-		run(t, func(c *lab.NetworkConfig) { c.Firewall = lab.DropAll }, func(w *world) {
-			start := time.Now()
-			_, err := w.client.DialTCP(ctx, netip.Addr{}, server443)
-			w.wantErr("dial", err, syscall.ETIMEDOUT)
-			// 1+2+4+8+16+32 s and a last minute.
-			if got := time.Since(start); got != 123*time.Second {
-				t.Errorf("gave up after %v", got)
-			}
-		})
-	})
-	t.Run("listener closed", func(t *testing.T) {
-		run(t, nil, func(w *world) {
-			l := must(w.server.ListenTCP(ctx, netip.AddrPortFrom(netip.Addr{}, 443)))
-			go func() {
-				time.Sleep(R)
-				l.Close()
-			}()
-			_, err := l.Accept()
-			w.wantErr("accept", err, net.ErrClosed)
-			_, err = w.client.DialTCP(ctx, netip.Addr{}, server443)
-			w.wantErr("dial", err, syscall.ECONNREFUSED)
-		})
-	})
-}
-
-func TestTCPDeadlines(t *testing.T) {
-	run(t, nil, func(w *world) {
-		c, s := w.pair()
-		defer c.Close()
-		defer s.Close()
-		clock := lab.NewClock(R)
-		c.SetDeadline(time.Now().Add(2 * R))
-		_, err := read(c)
-		w.wantErr("read", err, os.ErrDeadlineExceeded)
-		w.wantElapsed("read failed", clock, 2)
-
-		c.SetDeadline(time.Now().Add(2 * R))
-		n, err := c.Write(make([]byte, 1<<20)) // the server does not read
-		w.wantErr("write", err, os.ErrDeadlineExceeded)
-		w.wantElapsed("write failed", clock, 4)
-		if want := 512 << 10; n != want {
-			t.Errorf("wrote %d bytes, want both ends' buffers, %d", n, want)
-		}
-		c.SetDeadline(time.Time{})
-		go io.Copy(io.Discard, s)
-		if _, err := c.Write(make([]byte, 1<<20)); err != nil {
-			t.Errorf("once the server reads: %v", err)
-		}
-	})
-}
-
 func TestRate(t *testing.T) {
 	rate := func(c *lab.NetworkConfig) { c.Link.Rate = 1_000_000 }
 	t.Run("TCP", func(t *testing.T) {
@@ -430,59 +255,42 @@ func TestRate(t *testing.T) {
 	})
 }
 
-// A million bytes over links that lose, swap, repeat and delay come as they
-// were sent, and equal seeds take equal time.
-func TestTCPOverABadLink(t *testing.T) {
-	took := make(map[time.Duration]bool)
-	for range 3 {
-		run(t, func(c *lab.NetworkConfig) {
-			c.Link = lab.Link{Delay: 20 * ms, Jitter: 3 * ms, Loss: 0.05, Reorder: 0.05, Duplicate: 0.05}
-		}, func(w *world) {
-			c, s := w.pair()
-			defer s.Close()
-			start := time.Now()
-			want := make([]byte, 1_000_000)
-			for i := range want {
-				want[i] = byte(i >> 8 * (i & 7))
-			}
-			go func() {
-				c.Write(want)
-				c.Close()
-			}()
-			if got := must(io.ReadAll(s)); !slices.Equal(got, want) {
-				t.Errorf("got other bytes, %d", len(got))
-			}
-			took[time.Since(start)] = true
-			if w.dropped(lab.ByLoss) == 0 {
-				t.Error("nothing was lost")
-			}
-		})
-	}
-	if len(took) != 1 {
-		t.Errorf("equal seeds took different times: %v", took)
-	}
-}
-
-func TestTCPLosesOneSegment(t *testing.T) {
+func TestListenersAndFaces(t *testing.T) {
 	run(t, nil, func(w *world) {
-		c, s := w.pair()
+		l := must(w.server.ListenTCP(ctx, netip.MustParseAddrPort("0.0.0.0:0")))
+		defer l.Close()
+		at := netip.AddrPortFrom(serverAddr, l.Addr().(*net.TCPAddr).AddrPort().Port())
+		_, err := w.server.ListenTCP(ctx, at)
+		w.wantErr("port in use", err, syscall.EADDRINUSE)
+		_, err = w.server.ListenTCP(ctx, netip.MustParseAddrPort("192.0.2.1:80"))
+		w.wantErr("foreign address", err, syscall.EADDRNOTAVAIL)
+		_, err = w.client.DialTCP(ctx, lab.Addrs("192.0.2.1")[0], at)
+		w.wantErr("from a foreign address", err, syscall.EADDRNOTAVAIL)
+		_, err = w.client.DialTCP(ctx, lab.Addrs("2001:db8:1::2")[0], at)
+		w.wantErr("from the other IP version", err, syscall.EAFNOSUPPORT)
+		_, err = w.client.DialTCP(ctx, netip.Addr{}, netip.AddrPortFrom(netip.MustParseAddr("2001:db8:2::1"), at.Port()))
+		w.wantErr("an IPv4 listener", err, syscall.ECONNREFUSED)
+
+		l.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(R))
+		_, err = l.Accept()
+		w.wantErr("accept", err, os.ErrDeadlineExceeded)
+
+		u := must(w.server.ListenUDP(ctx, netip.AddrPort{})).(net.PacketConn)
+		defer u.Close()
+		c := must(w.client.ListenUDP(ctx, netip.AddrPort{})).(net.PacketConn)
 		defer c.Close()
-		defer s.Close()
-		lost := false
-		w.home.SetFirewall(func(p lab.Packet) lab.Verdict {
-			if len(p.Payload) > 0 && !lost {
-				lost = true
-				return lab.Drop
-			}
-			return lab.Pass
-		})
-		clock := lab.NewClock(R)
-		must(c.Write([]byte("again")))
-		if got, err := read(s); got != "again" || err != nil {
-			t.Errorf("read %q, %v", got, err)
+		_, err = c.WriteTo([]byte("x"), &net.TCPAddr{})
+		w.wantErr("to a TCP address", err, syscall.EINVAL)
+		_, err = c.WriteTo(make([]byte, 70000), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 1})
+		w.wantErr("above 65,507", err, syscall.EMSGSIZE)
+		must(c.WriteTo([]byte("x"), &net.UDPAddr{IP: net.IPv4(203, 0, 113, 1), Port: u.LocalAddr().(*net.UDPAddr).Port}))
+		_, from, err := u.ReadFrom(make([]byte, 10))
+		if err != nil || from.Addr() != lab.Addrs("198.51.100.7")[0] {
+			t.Errorf("from %v, %v", from, err)
 		}
-		// The timer is R + max(200 ms, 4 R/2), then half a round trip.
-		w.wantElapsed("arrived", clock, 1+4+0.5)
+		c.SetDeadline(time.Now())
+		_, err = c.WriteTo([]byte("x"), from)
+		w.wantErr("after the deadline", err, os.ErrDeadlineExceeded)
 	})
 }
 

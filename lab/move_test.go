@@ -241,10 +241,11 @@ func TestTraceAndClock(t *testing.T) {
 		clock := lab.NewClock(R)
 		must(c.Write(append(make([]byte, 100), 1)))
 		readFrom(s)
-		if len(w.events) != 2 {
-			t.Fatalf("events %v", w.events)
+		events := w.recording.Events(nil)
+		if len(events) != 2 {
+			t.Fatalf("events %v", events)
 		}
-		sent, delivered := w.events[0], w.events[1]
+		sent, delivered := events[0], events[1]
 		if sent.Fate != lab.Sent || sent.Where != "client" || sent.Src.Addr() != lab.Addrs("192.168.1.2")[0] || clock.At(sent.Time) != 0 {
 			t.Errorf("sent: %v", sent)
 		}
@@ -256,6 +257,17 @@ func TestTraceAndClock(t *testing.T) {
 		}
 		if got, want := delivered.String(), "#1 udp 198.51.100.7:49152 > 203.0.113.1:443 101 bytes delivered at server"; got != want {
 			t.Errorf("%s, want %s", got, want)
+		}
+
+		var seen int
+		stop := w.Trace(func(e lab.Event) { seen++ })
+		w.home.SetFirewall(lab.DropUDP)
+		must(c.Write(nil))
+		time.Sleep(R)
+		stop()
+		must(c.Write(nil))
+		if seen != 2 || w.dropped(lab.ByFirewall) != 1 {
+			t.Errorf("%d events traced until stop, want 2: %v", seen, w.recording.Events(nil))
 		}
 	})
 }

@@ -85,7 +85,7 @@ func TestNATFiltering(t *testing.T) {
 					must(socket.WriteToUDPAddrPort([]byte(s.what), from))
 				}
 				time.Sleep(R)
-				for _, e := range w.events {
+				for _, e := range w.recording.Events(nil) {
 					if e.Fate == lab.Delivered && e.Where == "client" {
 						got = append(got, string(e.Payload))
 					}

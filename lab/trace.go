@@ -122,6 +122,32 @@ func (in *Internet) Trace(f func(Event)) (stop func()) {
 	}
 }
 
+// A Recording keeps what Trace tells.
+type Recording struct {
+	in     *Internet
+	events []Event // guarded by in.mu
+}
+
+// Record keeps all events from now on.
+func (in *Internet) Record() *Recording {
+	r := &Recording{in: in}
+	in.Trace(func(e Event) { r.events = append(r.events, e) })
+	return r
+}
+
+// Events are those recorded so far for which keep reports true; nil keeps all.
+func (r *Recording) Events(keep func(Event) bool) []Event {
+	r.in.lock()
+	defer r.in.mu.Unlock()
+	var es []Event
+	for _, e := range r.events {
+		if keep == nil || keep(e) {
+			es = append(es, e)
+		}
+	}
+	return es
+}
+
 // trace tells the tracers about p. The caller holds in.mu.
 func (in *Internet) trace(p *packet, where string, f Fate, reason string) {
 	if len(in.traces) == 0 {
