@@ -53,7 +53,6 @@ var (
 	ErrCarrier = errors.New("message by an unknown carrier")
 	ErrCookie  = errors.New("confirmation with a wrong cookie")
 	ErrAddress = errors.New("message for another home address or home agent")
-	ErrLimit   = errors.New("too many carriers in one registration")
 )
 
 // A ReplyError is a reply that refuses the registration.

@@ -1,8 +1,10 @@
 package mobility
 
 import (
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/godwit-net/godwit/mobility/regmsg"
@@ -55,52 +57,241 @@ const RegistrationBurst = 8
 // A Registrar is the client's side: it registers the client's point of
 // attachment over every encapsulation at once, and says by which carrier data
 // leaves. It is not safe for concurrent use.
-type Registrar struct{ cfg RegistrarConfig }
+type Registrar struct {
+	cfg     RegistrarConfig
+	log     *slog.Logger
+	actions []Action
+
+	carriers map[CarrierID]*carrier
+	lastID   CarrierID // when the config has no NextID
+	current  Path
+
+	number         uint32
+	identification uint64
+	round          *round // the last one, even when it has ended
+	history        []*Record
+
+	// Starts are paced by a virtual clock that each one sets forward by
+	// registrationEvery; it may run ahead of the time by the burst.
+	paced   time.Time
+	waiting Trigger // put off; empty if none
+
+	climbAt    time.Time
+	climbTries int
+}
+
+// A carrier is one that this Registrar has opened or adopted.
+type carrier struct {
+	id     CarrierID
+	name   transports.Name
+	round  uint32 // the registration that it belongs to; 0: adopted, and in none yet
+	opened bool   // its addresses are known
+	desc   transports.Description
+
+	asked  time.Time // when it was opened; for the first patience
+	sentAt time.Time // the last copies
+	tries  int       // pairs of copies sent
+	next   time.Time // send again; zero: not
+
+	proven  bool // a reply to a padded copy came by it
+	rtt     time.Duration
+	verdict Verdict
+	cookie  regmsg.Cookie
+}
 
 // NewRegistrar makes a Registrar without any carrier.
-func NewRegistrar(cfg RegistrarConfig) *Registrar { return &Registrar{cfg: cfg} }
+func NewRegistrar(cfg RegistrarConfig) *Registrar {
+	if cfg.PaddedSize == nil {
+		cfg.PaddedSize = func(transports.Name) int { return DefaultPaddedSize }
+	}
+	if cfg.SettleTime <= 0 {
+		cfg.SettleTime = defaultSettleTime
+	}
+	r := &Registrar{cfg: cfg, log: discard(cfg.Logger), carriers: make(map[CarrierID]*carrier), identification: cfg.Identification}
+	if r.cfg.NextID == nil {
+		r.cfg.NextID = func() CarrierID {
+			r.lastID++
+			return r.lastID
+		}
+	}
+	return r
+}
 
 // Adopt takes over a carrier that is open already, as IKE leaves them. With
 // current set it is the one that data leaves by until a registration says
-// otherwise (an action Use follows if there was none). Adopted carriers are
-// used by the next Start(TriggerConnect) and never again for a later one.
-func (r *Registrar) Adopt(now time.Time, id CarrierID, d transports.Description, current bool) {}
+// otherwise, and an action Use follows. Adopted carriers are used by the next
+// Start(TriggerConnect); any other Start closes those that carry no data,
+// since what they know of the network may be out of date.
+func (r *Registrar) Adopt(now time.Time, id CarrierID, d transports.Description, current bool) {
+	c := &carrier{id: id, name: d.Encapsulation, opened: true, desc: clip(d), asked: now}
+	r.carriers[id] = c
+	if current {
+		r.current = Path{ID: id, Name: c.name, Local: c.desc.Source, Remote: c.desc.Destination, Since: now}
+		r.do(Use{ID: id, Validated: true})
+	}
+}
 
 // Start begins a new registration over every encapsulation at once. More than
 // one a second on average, with a burst of RegistrationBurst, is put off to
 // NextTimeout, several becoming one. TriggerSilence and TriggerSocket are
-// ignored while a registration runs that nothing has answered yet.
-func (r *Registrar) Start(now time.Time, t Trigger) {}
+// ignored while a registration runs that nothing has answered yet, and
+// TriggerClimb while any runs or when there is nothing better to probe.
+func (r *Registrar) Start(now time.Time, t Trigger) {
+	running := r.round != nil && !r.round.rec.Done
+	switch t {
+	case TriggerSilence, TriggerSocket:
+		if running && !r.round.probe && r.round.answered.IsZero() {
+			return
+		}
+	case TriggerClimb:
+		if running || len(r.better()) == 0 {
+			return
+		}
+	}
+	if r.waiting != "" {
+		if t == TriggerAddress || r.waiting == TriggerClimb {
+			r.waiting = t
+		}
+		return
+	}
+	if now.Before(r.mayStart()) {
+		r.waiting = t
+		return
+	}
+	r.begin(now, t)
+}
+
+// mayStart is when the pace allows the next registration.
+func (r *Registrar) mayStart() time.Time {
+	return r.paced.Add(-(RegistrationBurst - 1) * registrationEvery)
+}
 
 // Opened tells that a carrier's addresses are known; Sends for it follow.
-func (r *Registrar) Opened(now time.Time, id CarrierID, d transports.Description) {}
+func (r *Registrar) Opened(now time.Time, id CarrierID, d transports.Description) {
+	c := r.carriers[id]
+	if c == nil || c.opened {
+		return
+	}
+	c.opened, c.desc = true, clip(d)
+	if s := r.slotOf(c); s != nil {
+		s.rec.Local, s.rec.Remote = c.desc.Source, c.desc.Destination
+		r.sendCopies(now, c, s)
+	}
+}
 
-// OpenFailed tells that a carrier could not be opened.
-func (r *Registrar) OpenFailed(now time.Time, id CarrierID, err error) {}
+// OpenFailed tells that a carrier could not be opened, before Opened or after.
+func (r *Registrar) OpenFailed(now time.Time, id CarrierID, err error) { r.lost(now, id, err) }
 
-// Closed tells that a carrier has ended otherwise than by an action Close.
-func (r *Registrar) Closed(now time.Time, id CarrierID, err error) {}
+// Closed tells that a carrier has ended otherwise than by an action Close. If
+// data left by it, another that has answered takes over, or a registration
+// with TriggerSocket is started.
+func (r *Registrar) Closed(now time.Time, id CarrierID, err error) { r.lost(now, id, err) }
 
-// Receive takes a reply that came by a carrier. Errors are for the debug log:
-// ErrStale, ErrCarrier, ErrAddress, *ReplyError; nothing changed then.
-func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error { return nil }
+func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
+	c := r.carriers[id]
+	if c == nil {
+		return
+	}
+	if s := r.slotOf(c); s != nil {
+		s.id = 0
+		s.failures++
+		if err != nil {
+			s.rec.Error = err.Error()
+		}
+		if !r.round.rec.Done && !r.round.probe && r.round.answered.IsZero() {
+			s.reopenAt = now.Add(backoff(firstReopen, s.failures, maxReopen))
+		}
+	}
+	delete(r.carriers, id)
+	if r.current.ID != id {
+		return
+	}
+	r.current = Path{}
+	if r.round != nil && !r.round.rec.Done && r.bestProven() != nil {
+		r.round.leads = true
+		r.choose(now)
+		return
+	}
+	r.Start(now, TriggerSocket)
+}
+
+// Receive takes a reply that came by a carrier. Errors are for the debug log
+// and match ErrStale, ErrCarrier, ErrAddress or *ReplyError; nothing but the
+// record of the last changes then.
+func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error {
+	if m.HomeAddress != r.cfg.HomeAddress || m.HomeAgent != r.cfg.HomeAgent {
+		return fmt.Errorf("reply %d for %v: %w", m.Number, m.HomeAddress, ErrAddress)
+	}
+	rd := r.round
+	if rd == nil || m.Number != rd.number || m.Identification != rd.identification {
+		return fmt.Errorf("reply %d: %w", m.Number, ErrStale)
+	}
+	c := r.carriers[id]
+	s := r.slotOf(c)
+	if s == nil || !c.opened || c.tries == 0 {
+		return fmt.Errorf("reply %d: %w", m.Number, ErrCarrier)
+	}
+	if m.Code != regmsg.CodeAccepted {
+		err := &ReplyError{Code: m.Code}
+		s.rec.Error = err.Error()
+		return err
+	}
+	c.cookie = m.Cookie
+	if !m.Validated && !m.Cookie.IsZero() {
+		// Every such reply is answered: it comes again when the last
+		// confirmation was lost.
+		r.do(Send{ID: id, Message: r.confirmation(c, m.PaddedSize, false)})
+	}
+	if m.PaddedSize > 0 && !c.proven {
+		c.proven, c.next = true, time.Time{}
+		c.rtt, c.verdict = now.Sub(c.sentAt), m.Verdict
+		s.rec.ReplyAt, s.rec.RTT, s.rec.Verdict, s.rec.Error = now, c.rtt, c.verdict, ""
+		if rd.answered.IsZero() {
+			rd.answered = now
+			rd.settleAt = now.Add(max(r.cfg.SettleTime, 3*c.rtt))
+		}
+	}
+	s.rec.Revision = max(s.rec.Revision, m.Revision)
+	// Late replies of lower revisions prove a path but select nothing.
+	if m.Revision >= rd.rec.Revision {
+		rd.rec.Revision = m.Revision
+		rd.up, rd.down = m.Up, m.Down
+	}
+	r.choose(now)
+	return nil
+}
 
 // Current is the path that data leaves by; its ID is zero if there is none.
-func (r *Registrar) Current() Path { return Path{} }
+func (r *Registrar) Current() Path { return r.current }
 
 // Registering reports that a registration is wanted or under way and no
 // answer to it has come yet. Probes of better encapsulations do not count.
-func (r *Registrar) Registering() bool { return false }
+func (r *Registrar) Registering() bool {
+	return r.waiting != "" && r.waiting != TriggerClimb ||
+		r.round != nil && !r.round.probe && !r.round.rec.Done && r.round.answered.IsZero()
+}
 
 // History tells of the last registrations, HistorySize at most, oldest first.
-func (r *Registrar) History() []Record { return nil }
-
-// NextTimeout is when Advance wants to be called; zero: never.
-func (r *Registrar) NextTimeout() time.Time { return time.Time{} }
-
-// Advance does what is due at now.
-func (r *Registrar) Advance(now time.Time) {}
+func (r *Registrar) History() []Record {
+	h := make([]Record, len(r.history))
+	for i, rec := range r.history {
+		h[i] = *rec
+		h[i].Copies = slices.Clone(rec.Copies)
+	}
+	return h
+}
 
 // Actions gives what is to be done, in order, once. It may be called at any
 // time and should be after every other call.
-func (r *Registrar) Actions() []Action { return nil }
+func (r *Registrar) Actions() []Action {
+	a := r.actions
+	r.actions = nil
+	return a
+}
+
+func (r *Registrar) do(a Action) { r.actions = append(r.actions, a) }
+
+func (r *Registrar) close(c *carrier) {
+	delete(r.carriers, c.id)
+	r.do(Close{ID: c.id})
+}

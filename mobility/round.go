@@ -1,0 +1,486 @@
+package mobility
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+)
+
+// RFC 5944, Section 3.6 keeps a mobile node to one registration a second on
+// average. All copies of one count as one, and real moves may come in a burst.
+const registrationEvery = time.Second
+
+// Timing of our own.
+const (
+	defaultSettleTime = 2 * time.Second
+
+	// Copies by encapsulations that lose packets are sent again after this,
+	// doubling to maxResend, until an answer has come.
+	firstResend = 250 * time.Millisecond
+	maxResend   = 2 * time.Second
+
+	// A carrier that failed is opened again after this, doubling to maxReopen.
+	// Soon at first: just after a move the route may not be there yet.
+	firstReopen = 250 * time.Millisecond
+	maxReopen   = 30 * time.Second
+
+	// While nothing has answered, a carrier as old as this is given up for a
+	// fresh one: a new socket means a new mapping in the NATs on the way.
+	patience = 10 * time.Second
+
+	// overdueTime is how long the reply by the encapsulation that the server
+	// selected may come behind that by another; two round trips if longer.
+	// After that its way back is taken to be blocked and the client decides.
+	overdueTime = 300 * time.Millisecond
+
+	// A decision is repeated like a copy until the server agrees, so often.
+	maxDecisions = 8
+
+	firstClimb = 15 * time.Second
+	maxClimb   = 10 * time.Minute
+	climbTime  = 6 * time.Second // a probe without an answer ends
+)
+
+// A round is one registration.
+type round struct {
+	number         uint32
+	identification uint64
+	probe          bool // a climb: the server moves nothing until the client decides
+	slots          []*slot
+	rec            *Record
+
+	answered time.Time // the first reply to a padded copy
+	settleAt time.Time // end, once answered
+
+	up, down transports.Name // as selected by the reply with the highest revision
+
+	// leads says that the client chooses, by its own preference, and tells the
+	// server: in probes, where configured, and after it had to decide once.
+	leads     bool
+	overdueAt time.Time
+	decided   CarrierID // what the server was told; 0: nothing
+	decideAt  time.Time // tell again; zero: not
+	decisions int
+}
+
+// A slot is one encapsulation in a round.
+type slot struct {
+	name     transports.Name
+	id       CarrierID // 0: none at the moment
+	reopenAt time.Time
+	failures int
+	rec      *CopyRecord
+}
+
+// begin starts a round and ends the one before.
+func (r *Registrar) begin(now time.Time, t Trigger) {
+	if r.paced.Before(now) {
+		r.paced = now
+	}
+	r.paced = r.paced.Add(registrationEvery)
+	r.waiting, r.climbAt = "", time.Time{}
+	names := r.usual()
+	probe := t == TriggerClimb && r.current.ID != 0
+	switch t {
+	case TriggerClimb:
+		if probe {
+			names = r.better()
+		}
+		r.climbTries++
+	case TriggerSilence, TriggerSocket:
+		// A fall soon after a climb must not start the climbing anew, or the
+		// link would swing.
+		if !r.current.Since.IsZero() && now.Sub(r.current.Since) >= maxClimb {
+			r.climbTries = 0
+		}
+	default:
+		r.climbTries = 0
+	}
+	if r.round != nil {
+		r.round.rec.Done = true
+	}
+	r.number++
+	r.identification++
+	rd := &round{number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
+		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
+	r.round = rd
+	r.history = append(r.history, rd.rec)
+	if n := len(r.history) - HistorySize; n > 0 {
+		r.history = slices.Delete(r.history, 0, n)
+	}
+	for i, name := range names {
+		rd.rec.Copies[i].Encapsulation = name
+		rd.slots = append(rd.slots, &slot{name: name, rec: &rd.rec.Copies[i]})
+	}
+	if t == TriggerConnect {
+		for _, c := range r.sorted() {
+			if s := rd.slot(c.name); c.round == 0 && s != nil && (s.id == 0 || c.id == r.current.ID) {
+				s.id = c.id
+			}
+		}
+	}
+	for _, c := range r.sorted() {
+		if s := rd.slot(c.name); s != nil && s.id == c.id {
+			c.round = rd.number
+		} else if c.id != r.current.ID {
+			r.close(c)
+		}
+	}
+	for _, s := range rd.slots {
+		if c := r.carriers[s.id]; c != nil {
+			s.rec.Local, s.rec.Remote = c.desc.Source, c.desc.Destination
+			r.sendCopies(now, c, s)
+		} else {
+			r.open(now, s)
+		}
+	}
+}
+
+func (rd *round) slot(name transports.Name) *slot {
+	for _, s := range rd.slots {
+		if s.name == name {
+			return s
+		}
+	}
+	return nil
+}
+
+// slotOf is c's slot in the last round; nil if it is in none.
+func (r *Registrar) slotOf(c *carrier) *slot {
+	if c == nil || r.round == nil || c.round != r.round.number {
+		return nil
+	}
+	if s := r.round.slot(c.name); s != nil && s.id == c.id {
+		return s
+	}
+	return nil
+}
+
+// sorted gives the carriers in the order of their IDs, so that what happens
+// does not depend on a map's order.
+func (r *Registrar) sorted() []*carrier {
+	cs := make([]*carrier, 0, len(r.carriers))
+	for _, c := range r.carriers {
+		cs = append(cs, c)
+	}
+	slices.SortFunc(cs, func(a, b *carrier) int { return cmp.Compare(a.id, b.id) })
+	return cs
+}
+
+// usual is what every registration but a climb goes over. ESP is not in it: a
+// translation on the way would break it, so it is only climbed to.
+func (r *Registrar) usual() []transports.Name {
+	names := make([]transports.Name, 0, len(r.cfg.Encapsulations))
+	for _, n := range r.cfg.Encapsulations {
+		if n != transports.ESP && !slices.Contains(names, n) {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+// better is what is preferred to the encapsulation in use and worth a probe.
+func (r *Registrar) better() (names []transports.Name) {
+	for _, n := range r.cfg.Encapsulations {
+		if n == r.current.Name || r.current.ID == 0 {
+			break
+		}
+		// "esp is tried only where the verdict was none": design, Section 6.
+		if n != transports.ESP || r.current.Verdict == None && r.current.RTT > 0 {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
+func (r *Registrar) open(now time.Time, s *slot) {
+	c := &carrier{id: r.cfg.NextID(), name: s.name, round: r.round.number, asked: now}
+	r.carriers[c.id] = c
+	s.id, s.reopenAt = c.id, time.Time{}
+	r.do(Open{ID: c.id, Name: s.name})
+}
+
+// reliable holds for encapsulations that send lost packets again themselves.
+func reliable(n transports.Name) bool { return n != transports.ESP && n != transports.UDP }
+
+// sendCopies sends the short and the padded copy.
+func (r *Registrar) sendCopies(now time.Time, c *carrier, s *slot) {
+	size := r.cfg.PaddedSize(c.name)
+	if size <= 0 {
+		size = DefaultPaddedSize
+	}
+	size = min(size, regmsg.MaxPaddedPacket)
+	m := r.request(c)
+	r.do(Send{ID: c.id, Message: &m})
+	p := m
+	p.PaddedSize = uint16(size)
+	r.do(Send{ID: c.id, Message: &p, PadTo: size})
+	c.tries++
+	c.sentAt, c.next = now, time.Time{}
+	if !reliable(c.name) {
+		c.next = now.Add(backoff(firstResend, c.tries, maxResend))
+	}
+	s.rec.SentAt = now
+	s.rec.Sent += 2
+}
+
+func (r *Registrar) request(c *carrier) regmsg.Request {
+	m := regmsg.Request{
+		Lifetime:    regmsg.LifetimeInfinity, // registrations are not renewed: data and keepalives show that the path lives
+		HomeAddress: r.cfg.HomeAddress, HomeAgent: r.cfg.HomeAgent,
+		Identification: r.round.identification, Number: r.round.number,
+		Sent:      c.desc,
+		Supported: r.cfg.Encapsulations[:min(len(r.cfg.Encapsulations), regmsg.MaxNames)],
+		Probe:     r.round.probe,
+	}
+	if r.cfg.ReceiveState != nil {
+		m.Received = r.cfg.ReceiveState()
+	}
+	return m
+}
+
+// confirmation echoes the cookie of a reply of the given padded size.
+func (r *Registrar) confirmation(c *carrier, size uint16, decided bool) *regmsg.Request {
+	m := r.request(c)
+	m.Supported, m.Received = nil, regmsg.ReceiveState{}
+	m.Cookie, m.PaddedSize, m.Decided = c.cookie, size, decided
+	return &m
+}
+
+// preference is a name's place in the client's order.
+func (r *Registrar) preference(n transports.Name) int {
+	return slices.Index(r.cfg.Encapsulations, n)
+}
+
+// bestProven is the most preferred carrier of the round that has answered.
+func (r *Registrar) bestProven() (best *carrier) {
+	for _, c := range r.sorted() {
+		if r.slotOf(c) != nil && c.proven && (best == nil || r.preference(c.name) < r.preference(best.name)) {
+			best = c
+		}
+	}
+	return best
+}
+
+// choose says which carrier is to be used after something was learnt.
+func (r *Registrar) choose(now time.Time) {
+	rd := r.round
+	var target *carrier
+	if !rd.leads {
+		for _, c := range r.sorted() {
+			if r.slotOf(c) != nil && c.proven && c.name == rd.up {
+				target = c
+			}
+		}
+	}
+	used := r.carriers[r.current.ID]
+	inUse := r.slotOf(used) != nil && rd.rec.Selected != ""
+	if target == nil && (rd.leads || !inUse) {
+		// The first answer starts the data, whatever was selected: that one
+		// has not been proven yet.
+		target = r.bestProven()
+	}
+	if target != nil && (target != used || !inUse) {
+		r.use(now, target)
+		used, inUse = target, true
+	}
+	if !inUse || !used.proven {
+		return
+	}
+	switch {
+	case rd.up == used.name:
+		// Both ends agree.
+		if !rd.decideAt.IsZero() {
+			rd.decideAt = time.Time{}
+			rd.settleAt = now.Add(r.cfg.SettleTime) // what is in flight on the old path shall arrive
+		}
+		rd.overdueAt = time.Time{}
+	case rd.leads && rd.decided != used.id && !r.awaits(rd.up, used):
+		r.decide(now, used)
+	case rd.decided == 0 && rd.overdueAt.IsZero():
+		rd.overdueAt = now.Add(max(overdueTime, 2*used.rtt))
+	}
+}
+
+// awaits holds when a client that decides had better give the encapsulation
+// that the server selected time to answer, since it prefers it too.
+func (r *Registrar) awaits(up transports.Name, used *carrier) bool {
+	if !r.cfg.ClientDecides || r.round.probe || r.round.decided != 0 || r.preference(up) > r.preference(used.name) {
+		return false
+	}
+	s := r.round.slot(up)
+	return s != nil && r.carriers[s.id] != nil && !r.carriers[s.id].proven
+}
+
+// use moves the data to c.
+func (r *Registrar) use(now time.Time, c *carrier) {
+	rec := r.round.rec
+	r.current = Path{ID: c.id, Name: c.name, Local: c.desc.Source, Remote: c.desc.Destination, RTT: c.rtt, Verdict: c.verdict, Since: now}
+	if rec.Selected == "" {
+		rec.Duration = now.Sub(rec.Started)
+	}
+	rec.Selected, rec.Verdict = c.name, c.verdict
+	r.do(Use{ID: c.id, Verdict: c.verdict, RTT: c.rtt, Validated: true})
+}
+
+// decide tells the server that the client has chosen c.
+func (r *Registrar) decide(now time.Time, c *carrier) {
+	rd := r.round
+	rd.leads, rd.overdueAt = true, time.Time{}
+	if rd.decided != c.id {
+		rd.decided, rd.decisions = c.id, 0
+	}
+	rd.decisions++
+	rd.decideAt = now.Add(backoff(firstResend, rd.decisions, maxResend))
+	r.do(Send{ID: c.id, Message: r.confirmation(c, 1, true)})
+}
+
+// end closes what the round leaves over.
+func (r *Registrar) end(now time.Time) {
+	rd := r.round
+	rd.rec.Done = true
+	rd.overdueAt, rd.decideAt = time.Time{}, time.Time{}
+	for _, s := range rd.slots {
+		s.reopenAt = time.Time{}
+	}
+	for _, c := range r.sorted() {
+		c.next = time.Time{}
+		// Where the server selects another encapsulation for its direction,
+		// that one stays too.
+		if c.id != r.current.ID && !(r.slotOf(c) != nil && c.proven && c.name == rd.down && rd.down != rd.up) {
+			r.close(c)
+		}
+	}
+	if len(r.better()) > 0 {
+		r.climbAt = now.Add(backoff(firstClimb, r.climbTries+1, maxClimb))
+	}
+}
+
+// NextTimeout is when Advance wants to be called; zero: never.
+func (r *Registrar) NextTimeout() (t time.Time) {
+	earliest := func(u time.Time) {
+		if !u.IsZero() && (t.IsZero() || u.Before(t)) {
+			t = u
+		}
+	}
+	if r.waiting != "" {
+		earliest(r.mayStart())
+	}
+	earliest(r.climbAt)
+	rd := r.round
+	if rd == nil || rd.rec.Done {
+		return t
+	}
+	earliest(rd.overdueAt)
+	earliest(rd.decideAt)
+	earliest(r.endAt())
+	for _, s := range rd.slots {
+		earliest(s.reopenAt)
+		if c := r.carriers[s.id]; c != nil {
+			earliest(c.next)
+			earliest(r.impatientAt(c))
+		}
+	}
+	return t
+}
+
+// endAt is when the running round ends; zero: not before an answer.
+func (r *Registrar) endAt() time.Time {
+	rd := r.round
+	switch {
+	case !rd.decideAt.IsZero() || !rd.overdueAt.IsZero():
+		return time.Time{}
+	case !rd.answered.IsZero():
+		return rd.settleAt
+	case rd.probe:
+		return rd.rec.Started.Add(climbTime)
+	}
+	return time.Time{}
+}
+
+// impatientAt is when a carrier of the running round is replaced by a fresh
+// one; zero: never.
+func (r *Registrar) impatientAt(c *carrier) time.Time {
+	if r.round.probe || !r.round.answered.IsZero() {
+		return time.Time{}
+	}
+	return c.asked.Add(patience)
+}
+
+// Advance does what is due at now.
+func (r *Registrar) Advance(now time.Time) {
+	due := func(t time.Time) bool { return !t.IsZero() && !now.Before(t) }
+	if r.waiting != "" && due(r.mayStart()) {
+		t := r.waiting
+		r.waiting = ""
+		r.Start(now, t)
+	}
+	if due(r.climbAt) {
+		r.climbAt = time.Time{}
+		r.Start(now, TriggerClimb)
+	}
+	rd := r.round
+	if rd == nil || rd.rec.Done {
+		return
+	}
+	for _, s := range rd.slots {
+		c := r.carriers[s.id]
+		switch {
+		case c == nil && due(s.reopenAt):
+			r.open(now, s)
+		case c == nil:
+		case due(r.impatientAt(c)):
+			if c.id == r.current.ID {
+				// Data keeps the adopted carrier until another is proven.
+				c.round = 0
+			} else {
+				r.close(c)
+			}
+			r.open(now, s)
+		case due(c.next):
+			r.sendCopies(now, c, s)
+		}
+	}
+	used := r.carriers[r.current.ID]
+	switch {
+	case due(rd.overdueAt):
+		rd.overdueAt = time.Time{}
+		if r.slotOf(used) != nil && used.proven {
+			r.decide(now, used)
+		}
+	case due(rd.decideAt):
+		rd.decideAt = time.Time{}
+		if rd.decisions < maxDecisions && r.slotOf(used) != nil {
+			r.decide(now, used)
+		} else {
+			r.end(now)
+			r.Start(now, TriggerSilence)
+			return
+		}
+	}
+	if due(r.endAt()) {
+		r.end(now)
+	}
+}
+
+// backoff is first doubled n-1 times, but no more than limit.
+func backoff(first time.Duration, n int, limit time.Duration) time.Duration {
+	for ; n > 1 && first < limit; n-- {
+		first *= 2
+	}
+	return min(first, limit)
+}
+
+// clip leaves out what a registration cannot carry, so that a strange setting
+// does not keep it from being sent.
+func clip(d transports.Description) transports.Description {
+	for _, s := range []*string{&d.Authority, &d.Path, &d.Proxy} {
+		if len(*s) > regmsg.MaxString {
+			*s = ""
+		}
+	}
+	return d
+}
