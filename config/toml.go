@@ -160,6 +160,10 @@ func Suggest(word string, known []string) string {
 	const most = 2 // letters that may be wrong
 	best, at := most+1, ""
 	for _, k := range known {
+		// Cut short rather than mistyped.
+		if len(word) > 2 && strings.HasPrefix(k, strings.ToLower(word)) {
+			return k
+		}
 		d := distance(strings.ToLower(word), strings.ToLower(k))
 		// A short word is near every other short word.
 		if d < best && d*2 < len(k) {

@@ -149,8 +149,8 @@ func TestClientMistakes(t *testing.T) {
 }
 
 func TestSuggest(t *testing.T) {
-	known := []string{"udp", "tcp", "websocket", "listen"}
-	for word, want := range map[string]string{"upd": "", "udpp": "udp", "websokcet": "websocket", "LISTEN": "listen", "quic": "", "": "", strings.Repeat("x", 100): ""} {
+	known := []string{"udp", "tcp", "init", "websocket", "listen", "invite"}
+	for word, want := range map[string]string{"upd": "", "udpp": "udp", "websokcet": "websocket", "LISTEN": "listen", "invit": "invite", "web": "websocket", "quic": "", "": "", strings.Repeat("x", 100): ""} {
 		if got := Suggest(word, known); got != want {
 			t.Errorf("Suggest(%q) = %q, want %q", word, got, want)
 		}

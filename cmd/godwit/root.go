@@ -90,6 +90,7 @@ func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 			return usage(cmd, "unknown command "+strconv.Quote(args[0]), do)
 		},
 	}
+	cmd.DisableFlagsInUseLine = true
 	cmd.AddCommand(commands...)
 	return cmd
 }

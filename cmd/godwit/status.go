@@ -66,8 +66,8 @@ func printStatus(out io.Writer, s client.Status) error {
 		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
 		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
 	}
-	fmt.Fprintf(w, "sent\t%s in %d packets\n", bytes(s.BytesSent), s.PacketsSent)
-	fmt.Fprintf(w, "received\t%s in %d packets\n", bytes(s.BytesReceived), s.PacketsReceived)
+	fmt.Fprintf(w, "sent\t%s in %d packets\n", byteCount(s.BytesSent), s.PacketsSent)
+	fmt.Fprintf(w, "received\t%s in %d packets\n", byteCount(s.BytesReceived), s.PacketsReceived)
 	if s.LastError != "" {
 		fmt.Fprintf(w, "trouble\t%s\n", s.LastError)
 	}
@@ -117,8 +117,8 @@ func orDash(s string) string {
 	return s
 }
 
-// bytes gives a number of bytes in the unit that suits it.
-func bytes(n uint64) string {
+// byteCount gives a number of bytes in the unit that suits it.
+func byteCount(n uint64) string {
 	if n < 1000 {
 		return strconv.FormatUint(n, 10) + " B"
 	}
