@@ -54,7 +54,6 @@ func (s *Stack) dial(ctx context.Context, remote netip.AddrPort) (*conn, error) 
 	if terr != nil {
 		return nil, wrap(terr)
 	}
-	configureEndpoint(ep)
 	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
 	wq.EventRegister(&entry)
 	defer wq.EventUnregister(&entry)
@@ -79,6 +78,7 @@ func (s *Stack) dial(ctx context.Context, remote netip.AddrPort) (*conn, error) 
 		}
 		return nil, wrap(terr)
 	}
+	configureEndpoint(ep)
 	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), stack: s}, nil
 }
 

@@ -43,13 +43,21 @@ const (
 	icmpBurst            = 50
 )
 
+// congestionControl: at 0.1 % loss and 50 ms CUBIC moved three times as much
+// as Reno; at 1 % and above Reno was a little ahead.
+const congestionControl = "cubic"
+
 // configure sets what holds for all of the stack's connections.
 func configure(s *stack.Stack) error {
 	sack := tcpip.TCPSACKEnabled(true)
-	recovery := tcpip.TCPRACKLossDetection
+	// RACK stays off: after an outage gVisor's counts the lost flight as still
+	// under way and creeps from timeout to timeout. At a round trip of 50 ms
+	// 6 MB took 13 minutes, against half a second with SACK (RFC 6675) alone,
+	// and random loss of 0.1 to 3 % cost the same with either.
+	recovery := tcpip.TCPRecovery(0)
 	delay := tcpip.TCPDelayEnabled(false) // TCP_NODELAY: the applications' own TCP has batched already
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
-	cubic := tcpip.CongestionControlOption("cubic")
+	cubic := tcpip.CongestionControlOption(congestionControl)
 	rto := tcpip.TCPMaxRTOOption(maxRTO)
 	retries := tcpip.TCPMaxRetriesOption(maxRetries)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
@@ -66,7 +74,8 @@ func configure(s *stack.Stack) error {
 	return nil
 }
 
-// configureEndpoint sets what is the matter of each connection.
+// configureEndpoint sets what is the matter of each connection. It is for
+// connections that are established: earlier, gVisor would not start the timer.
 func configureEndpoint(ep tcpip.Endpoint) {
 	idle, interval := tcpip.KeepaliveIdleOption(keepaliveIdle), tcpip.KeepaliveIntervalOption(keepaliveInterval)
 	// These cannot fail for a TCP endpoint.
