@@ -255,3 +255,6 @@ func address(p netip.Prefix) *netlink.Addr {
 		Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen()),
 	}}
 }
+
+// Lab is the lab that the host is in.
+func (h *Host) Lab() *Lab { return h.lab }
