@@ -7,6 +7,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"net/netip"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 )
@@ -24,6 +25,10 @@ type Config struct {
 	Server     string            // the server's HOST:PORT; all encapsulations share the port
 	ServerKey  ed25519.PublicKey // pinned
 	PrivateKey ed25519.PrivateKey
+
+	// IKELifetime and ChildLifetime are the ages at which this end rekeys its
+	// SAs; zero means the defaults of package ike, negative never.
+	IKELifetime, ChildLifetime time.Duration
 
 	// Resolve finds the server's addresses; it is asked again at each
 	// registration. Default: the system's resolver.

@@ -74,6 +74,9 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			Local:      ike.Identity{Type: ike.IDKeyID, Data: id},
 			PrivateKey: c.c.PrivateKey,
 			NewSPI:     c.table.NewSPI,
+
+			IKELifetime:   c.c.IKELifetime,
+			ChildLifetime: c.c.ChildLifetime,
 		},
 		PeerKey: c.c.ServerKey,
 		Request: ike.Configuration{

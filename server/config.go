@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 )
@@ -40,6 +41,10 @@ type Config struct {
 	Lookup func(key ed25519.PublicKey) (*User, error)
 	// Joined is told each time that a user has proven to hold its key. May be nil.
 	Joined func(name string)
+
+	// IKELifetime and ChildLifetime are the ages at which this end rekeys its
+	// SAs; zero means the defaults of package ike, negative never.
+	IKELifetime, ChildLifetime time.Duration
 
 	// Egress connects clients' streams to their targets and resolves names.
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)

@@ -47,6 +47,9 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 			Local:      ike.Identity{Type: ike.IDKeyID, Data: id[:]},
 			PrivateKey: s.c.PrivateKey,
 			NewSPI:     s.table.NewSPI,
+
+			IKELifetime:   s.c.IKELifetime,
+			ChildLifetime: s.c.ChildLifetime,
 		},
 		Lookup: s.lookup,
 		Assign: s.assign,
