@@ -33,6 +33,9 @@ func (e *NotifyError) Error() string { return fmt.Sprintf("the peer answered %v"
 type RefusalError struct {
 	Type NotifyType
 	Err  error // why; it never leaves this end
+
+	data []byte // of the notification
+	spi  []byte // of the Child SA it is about
 }
 
 // Error names the notification and the reason.
@@ -40,6 +43,14 @@ func (e *RefusalError) Error() string { return fmt.Sprintf("refused with %v: %v"
 
 // Unwrap gives the reason.
 func (e *RefusalError) Unwrap() error { return e.Err }
+
+func (e *RefusalError) payload() message.Payload {
+	n := &message.Notify{NotifyType: e.Type, Data: e.data, SPI: e.spi}
+	if e.spi != nil {
+		n.Protocol = message.ProtocolESP
+	}
+	return n
+}
 
 // refuse makes a RefusalError.
 func refuse(t NotifyType, format string, args ...any) *RefusalError {

@@ -83,7 +83,7 @@ type Config struct {
 	// request, 500 ms by default. It doubles with each one up to 8 s.
 	RetransmitAfter time.Duration
 	// RetransmitFor ends the IKE SA when a request had no answer for so long;
-	// 60 s by default.
+	// 60 s by default, negative never.
 	RetransmitFor time.Duration
 }
 
@@ -114,8 +114,14 @@ type ResponderConfig struct {
 	Lookup func(id Identity, key ed25519.PublicKey) (*Peer, error)
 
 	// Assign answers a CFG_REQUEST of an authenticated peer. An error refuses
-	// the Child SA with INTERNAL_ADDRESS_FAILURE.
+	// the Child SA with INTERNAL_ADDRESS_FAILURE. A peer that asks for no
+	// address gets FAILED_CP_REQUIRED, unless Assign is nil.
 	Assign func(p *Peer, request Configuration) (Configuration, error)
+
+	// TSr is what this end lets peers reach, and TSi the source addresses that
+	// peers may use when Assign is nil; with Assign they may use what it gave.
+	// nil means all of IPv4 and IPv6.
+	TSi, TSr []TrafficSelector
 
 	// CookieThreshold is the number of half-open SAs from which on COOKIE is
 	// demanded (RFC 7296, Section 2.6); 64 by default, negative always.
@@ -185,7 +191,7 @@ type Event interface{ event() }
 
 // Send asks for a message to be sent.
 type Send struct {
-	Message []byte
+	Message []byte // must not be changed; the same bytes may be sent again
 	// Path is where the request came from, for a response; nil for our own
 	// requests, which the owner sends over what it thinks best: everything at
 	// once before the IKE SA is established.
@@ -203,17 +209,25 @@ type Established struct {
 	RoundTrip     time.Duration // of IKE_AUTH at an initiator; 0 at a responder or after a retransmission
 }
 
-// ChildCreated tells that a pair of SAs is agreed; install both.
+// ChildCreated tells that a pair of SAs is agreed; install both. It comes before
+// the Send, if any, that lets the peer use them.
 type ChildCreated struct{ Child Child }
 
-// ChildDeleted tells that a pair of SAs is gone; remove both.
+// ChildDeleted tells that a pair of SAs is gone: send nothing more on it. Packets
+// that the peer sent before it knew may still be under way, so the inbound SA
+// is worth keeping for a few seconds. After a collision of rekeyings the pair
+// that goes may be one that took over nothing.
 type ChildDeleted struct{ InboundSPI uint32 }
 
 // Alive tells that the peer answered a liveness check or any other request.
+// RoundTrip is 0 when the request had to be sent again.
 type Alive struct{ RoundTrip time.Duration }
 
-// Closed ends the Session. Err is nil after an agreed delete. It matches
-// *NotifyError when the peer refused, ErrTimeout when it was silent.
+// Closed ends the Session; ChildDeleted came before for each child. Err is nil
+// after a delete by either end. Else it matches *NotifyError when the peer
+// refused, *RefusalError when we did, ErrTimeout when the peer was silent,
+// ErrPeerKey or ErrAuthentication when it is not who it should be, ErrReplaced
+// when it came anew.
 type Closed struct{ Err error }
 
 func (Send) event()         {}

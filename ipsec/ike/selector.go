@@ -2,6 +2,7 @@ package ike
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/godwit-net/godwit/ipsec/ike/message"
 )
@@ -42,18 +43,10 @@ func narrow(proposed, allowed []TrafficSelector) []TrafficSelector {
 			if !ok || len(out) == message.MaxSelectors {
 				continue
 			}
-			covered := false
-			for i := range out {
-				if in, ok := out[i].Intersect(s); ok {
-					switch in {
-					case s:
-						covered = true
-					case out[i]:
-						out[i], covered = s, true
-					}
-				}
-			}
-			if !covered {
+			if !within([]TrafficSelector{s}, out) {
+				out = slices.DeleteFunc(out, func(o TrafficSelector) bool {
+					return within([]TrafficSelector{o}, []TrafficSelector{s})
+				})
 				out = append(out, s)
 			}
 		}

@@ -1,0 +1,327 @@
+package ike
+
+import (
+	"bytes"
+	"crypto/ed25519"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/ike/message"
+)
+
+// keyPad is what a shared key is first hashed with, RFC 7296, Section 2.15.
+const keyPad = "Key Pad for IKEv2"
+
+// ed25519Algorithm is the AlgorithmIdentifier of Ed25519 in DER (RFC 8420,
+// Appendix A): SEQUENCE { OBJECT IDENTIFIER 1.3.101.112 }.
+var ed25519Algorithm = []byte{0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70}
+
+// ed25519SPKI comes before the 32 bytes of the key in a SubjectPublicKeyInfo
+// (RFC 8410, Section 4): SEQUENCE { algorithm, BIT STRING with no unused bits }.
+var ed25519SPKI = append(append([]byte{0x30, 0x2a}, ed25519Algorithm...), 0x03, 0x21, 0x00)
+
+// signedOctets is what AUTH covers: the sender's own first message, the other
+// end's nonce and the sender's identity (RFC 7296, Section 2.15).
+//
+//	InitiatorSignedOctets = RealMessage1 | NonceRData | MACedIDForI
+//	ResponderSignedOctets = RealMessage2 | NonceIData | MACedIDForR
+func (s *Session) signedOctets(sa *ikeSA, byInitiator bool, id *message.ID) []byte {
+	f := s.first
+	real, nonce, skp := f.request, f.nr, sa.keys.pi
+	if !byInitiator {
+		real, nonce, skp = f.response, f.ni, sa.keys.pr
+	}
+	b := append(bytes.Clone(real), nonce...)
+	return append(b, sa.prf.sum(skp, id.AppendRest(nil))...)
+}
+
+func sharedKeyAuth(p PRF, psk Secret, octets []byte) []byte {
+	return p.sum(p.sum(psk, []byte(keyPad)), octets)
+}
+
+// prove makes our AUTH payload, and a CERT payload before it where there is a
+// key to show.
+func (s *Session) prove(sa *ikeSA, id *message.ID, usePSK bool, psk Secret) ([]message.Payload, error) {
+	octets := s.signedOctets(sa, s.role == RoleInitiator, id)
+	if usePSK {
+		if len(psk) == 0 {
+			return nil, errors.New("no shared key")
+		}
+		return []message.Payload{&message.Auth{Method: message.AuthSharedKey, Data: sharedKeyAuth(sa.prf, psk, octets)}}, nil
+	}
+	if s.c.PrivateKey == nil {
+		return nil, errors.New("no private key")
+	}
+	// "The authentication method MUST NOT be used" before the other end has
+	// said that it knows the hash. RFC 7427, Section 4
+	if !s.first.ed25519 {
+		return nil, errors.New("the peer does not verify Ed25519 signatures")
+	}
+	pub := s.c.PrivateKey.Public().(ed25519.PublicKey)
+	// ASN.1 Length (8), AlgorithmIdentifier, signature. RFC 7427, Section 3
+	data := append([]byte{byte(len(ed25519Algorithm))}, ed25519Algorithm...)
+	data = append(data, ed25519.Sign(s.c.PrivateKey, octets)...)
+	return []message.Payload{
+		&message.Cert{Encoding: message.CertRawPublicKey, Data: append(bytes.Clone(ed25519SPKI), pub...)},
+		&message.Auth{Method: message.AuthDigitalSignature, Data: data},
+	}, nil
+}
+
+// verify checks the peer's AUTH payload with its key or the shared key,
+// whichever the method takes; those that must not be used are nil.
+func (s *Session) verify(sa *ikeSA, id *message.ID, auth *message.Auth, key ed25519.PublicKey, psk Secret) error {
+	octets := s.signedOctets(sa, s.role == RoleResponder, id)
+	switch auth.Method {
+	case message.AuthSharedKey:
+		if len(psk) == 0 {
+			return fmt.Errorf("shared keys are not for this peer: %w", ErrAuthentication)
+		}
+		if subtle.ConstantTimeCompare(auth.Data, sharedKeyAuth(sa.prf, psk, octets)) != 1 {
+			return fmt.Errorf("shared keys differ: %w", ErrAuthentication)
+		}
+		return nil
+	case message.AuthDigitalSignature:
+		if len(key) != ed25519.PublicKeySize {
+			return fmt.Errorf("signatures are not for this peer: %w", ErrAuthentication)
+		}
+		sig, ok := bytes.CutPrefix(auth.Data, append([]byte{byte(len(ed25519Algorithm))}, ed25519Algorithm...))
+		if !ok || !ed25519.Verify(key, octets, sig) {
+			return fmt.Errorf("bad signature: %w", ErrAuthentication)
+		}
+		return nil
+	}
+	return fmt.Errorf("authentication method %d: %w", auth.Method, ErrAuthentication)
+}
+
+// rawKey finds an Ed25519 key among the certificates, nil if there is none.
+func rawKey(ps []message.Payload) ed25519.PublicKey {
+	for _, p := range ps {
+		c, ok := p.(*message.Cert)
+		if !ok || c.Encoding != message.CertRawPublicKey {
+			continue
+		}
+		if k, ok := bytes.CutPrefix(c.Data, ed25519SPKI); ok && len(k) == ed25519.PublicKeySize {
+			return ed25519.PublicKey(bytes.Clone(k))
+		}
+	}
+	return nil
+}
+
+func sameKey(a, b ed25519.PublicKey) bool { return subtle.ConstantTimeCompare(a, b) == 1 }
+
+func wantsRawKey(ps []message.Payload) bool {
+	for _, p := range ps {
+		if c, ok := p.(*message.CertRequest); ok && c.Encoding == message.CertRawPublicKey {
+			return true
+		}
+	}
+	return false
+}
+
+func (i Identity) payload(responder bool) *message.ID {
+	return &message.ID{Responder: responder, IDType: uint8(i.Type), Data: i.Data}
+}
+
+func identity(p *message.ID) Identity {
+	return Identity{Type: IDType(p.IDType), Data: bytes.Clone(p.Data)}
+}
+
+func (i Identity) equal(o Identity) bool { return i.Type == o.Type && bytes.Equal(i.Data, o.Data) }
+
+func findID(ps []message.Payload, t message.PayloadType) *message.ID {
+	for _, p := range ps {
+		if i, ok := p.(*message.ID); ok && i.Type() == t {
+			return i
+		}
+	}
+	return nil
+}
+
+// sendAuth sends:
+//
+//	HDR, SK {IDi, [CERT,] N(INITIAL_CONTACT), [CERTREQ,] [IDr,]
+//	    AUTH, [CP(CFG_REQUEST),] SAi2, TSi, TSr} -->
+func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
+	id := s.c.Local.payload(false)
+	usePSK := s.c.PrivateKey == nil || !s.first.ed25519 && len(s.c.PSK) > 0
+	proof, err := s.prove(sa, id, usePSK, s.c.PSK)
+	if err != nil {
+		s.close(now, err)
+		return
+	}
+	ps := append([]message.Payload{id}, proof[:len(proof)-1]...)
+	// One client, one IKE SA: whatever is left of an earlier life may go.
+	ps = append(ps, &message.Notify{NotifyType: message.InitialContact})
+	if s.ini.PeerKey != nil {
+		ps = append(ps, &message.CertRequest{Encoding: message.CertRawPublicKey})
+	}
+	if s.ini.Remote != nil {
+		ps = append(ps, s.ini.Remote.payload(true))
+	}
+	ps = append(ps, proof[len(proof)-1])
+	if s.ini.Request != nil {
+		ps = append(ps, s.ini.Request.payload(message.ConfigRequest))
+	}
+	r := &request{kind: reqAuth, spi: s.c.NewSPI(), tsi: s.ini.TSi, tsr: s.ini.TSr}
+	r.offered = offer(s.c.ESPProposals, message.ProtocolESP, spiBytes(r.spi), false)
+	ps = append(ps, r.offered, &message.TS{Selectors: r.tsi}, &message.TS{Responder: true, Selectors: r.tsr})
+	s.send(now, sa, r, ps)
+}
+
+// authResponse takes:
+//
+//	<-- HDR, SK {IDr, [CERT,] AUTH, [CP(CFG_REPLY),] SAr2, TSi, TSr}
+func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []message.Payload, rtt time.Duration) {
+	id := findID(ps, message.TypeIDr)
+	auth, _ := message.Find[*message.Auth](ps)
+	refused := message.FindError(ps)
+	if id == nil || auth == nil {
+		if refused != nil {
+			s.close(now, &NotifyError{refused.NotifyType})
+			return
+		}
+		s.farewell(now, sa, message.InvalidSyntax, message.ErrSyntax)
+		return
+	}
+	if err := s.checkResponder(sa, id, auth, rawKey(ps)); err != nil {
+		s.farewell(now, sa, message.AuthenticationFailed, err)
+		return
+	}
+	if refused != nil {
+		// The IKE SA stands but no Child SA does (RFC 7296, Section 1.2), and
+		// without one it is of no use to us.
+		s.farewell(now, sa, 0, &NotifyError{refused.NotifyType})
+		return
+	}
+	c, err := s.acceptChild(sa, r, ps, s.first.ni, s.first.nr)
+	if err != nil {
+		s.farewell(now, sa, 0, err)
+		return
+	}
+	if cp, ok := message.Find[*message.Config](ps); ok && cp.ConfigType == message.ConfigReply {
+		s.configuration = configuration(cp)
+	}
+	s.remote = identity(id)
+	s.established(now)
+	s.emit(Established{Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs, RoundTrip: rtt})
+	s.first = nil
+	s.addChild(now, c)
+}
+
+func (s *Session) checkResponder(sa *ikeSA, id *message.ID, auth *message.Auth, shown ed25519.PublicKey) error {
+	if s.ini.Remote != nil && !s.ini.Remote.equal(identity(id)) {
+		return fmt.Errorf("the peer is %q: %w", id.Data, ErrAuthentication)
+	}
+	if s.ini.PeerKey == nil {
+		return s.verify(sa, id, auth, nil, s.c.PSK)
+	}
+	if shown != nil && !sameKey(shown, s.ini.PeerKey) {
+		return ErrPeerKey
+	}
+	return s.verify(sa, id, auth, s.ini.PeerKey, nil)
+}
+
+// farewell ends an IKE SA that the peer believes in: it tells why, or deletes,
+// once, and does not wait for an answer (RFC 7296, Section 2.21.2).
+func (s *Session) farewell(now time.Time, sa *ikeSA, t NotifyType, err error) {
+	var p message.Payload = &message.Delete{Protocol: message.ProtocolIKE}
+	if t != 0 {
+		p = &message.Notify{NotifyType: t}
+	}
+	if b, sealErr := sa.seal(message.Informational, sa.nextSend, false, []message.Payload{p}); sealErr == nil {
+		s.emit(Send{Message: b})
+	}
+	s.close(now, err)
+}
+
+// handleAuth answers IKE_AUTH at a responder.
+func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]message.Payload, func()) {
+	rc := &s.resp.c
+	id := findID(ps, message.TypeIDi)
+	auth, _ := message.Find[*message.Auth](ps)
+	if id == nil {
+		return s.fatal(now, refuse(message.InvalidSyntax, "no IDi"))
+	}
+	if auth == nil {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "no AUTH payload: %w", ErrAuthentication))
+	}
+	s.remote = identity(id)
+	key := rawKey(ps)
+	peer, err := rc.Lookup(s.remote, key)
+	if err == nil && peer == nil {
+		err = errors.New("unknown peer")
+	}
+	if err != nil {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
+	}
+	if key != nil && peer.PublicKey != nil && !sameKey(key, peer.PublicKey) {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, ErrPeerKey))
+	}
+	if err := s.verify(sa, id, auth, peer.PublicKey, peer.PSK); err != nil {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
+	}
+	// A peer that proved itself by a shared key expects the same of us unless
+	// it asks for a raw public key.
+	usePSK := auth.Method == message.AuthSharedKey && !wantsRawKey(ps) || s.c.PrivateKey == nil
+	psk := peer.PSK
+	if len(psk) == 0 {
+		psk = s.c.PSK
+	}
+	idr := s.c.Local.payload(true)
+	proof, err := s.prove(sa, idr, usePSK, psk)
+	if err != nil {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
+	}
+	s.peer = peer
+	if message.FindNotify(ps, message.InitialContact) != nil {
+		s.resp.initialContact(now, s)
+	}
+	reply := append([]message.Payload{idr}, proof...)
+	more, c := s.firstChild(sa, ps)
+	reply = append(reply, more...)
+
+	s.established(now)
+	s.resp.sessionEstablished(s)
+	s.emit(Established{Peer: peer, Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs})
+	if c != nil {
+		s.addChild(now, c)
+	}
+	s.first = nil
+	return reply, nil
+}
+
+// firstChild answers the part of IKE_AUTH that is about addresses and the
+// first Child SA. Whatever fails here leaves the IKE SA as it is (RFC 7296,
+// Section 1.2).
+func (s *Session) firstChild(sa *ikeSA, ps []message.Payload) ([]message.Payload, *child) {
+	rc := &s.resp.c
+	s.allowLocal, s.allowRemote = rc.TSr, rc.TSi
+	cp, ok := message.Find[*message.Config](ps)
+	ok = ok && cp.ConfigType == message.ConfigRequest
+	var reply []message.Payload
+	switch {
+	case rc.Assign != nil && !ok:
+		// Without an address of ours the peer could speak for any of them.
+		return []message.Payload{refuse(message.FailedCPRequired, "").payload()}, nil
+	case rc.Assign != nil:
+		conf, err := rc.Assign(s.peer, configuration(cp))
+		if err != nil {
+			s.debug("no address", err)
+			return []message.Payload{refuse(message.InternalAddressFailure, "").payload()}, nil
+		}
+		s.configuration = conf
+		s.allowRemote = conf.selectors()
+		reply = append(reply, conf.payload(message.ConfigReply))
+	}
+	if _, ok := message.Find[*message.SA](ps); !ok {
+		return reply, nil // RFC 6023: the Child SA comes later
+	}
+	more, c, refused := s.answerChild(sa, ps, s.first.ni, s.first.nr, false)
+	if refused != nil {
+		s.debug("no child", refused)
+		return []message.Payload{refused.payload()}, nil
+	}
+	return append(reply, more...), c
+}
