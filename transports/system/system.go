@@ -33,6 +33,8 @@ func New(opts ...Option) transports.Network {
 	return n
 }
 
+var _ transports.PacketConn = (*net.UDPConn)(nil)
+
 type network struct{ control []Control }
 
 func (n *network) setUp(network, address string, c syscall.RawConn) error {

@@ -10,9 +10,6 @@ import (
 
 // A Recorder is a transports.Handler that keeps copies of what it is given.
 type Recorder struct {
-	// OnReceive is called, when set, after the packets were noted.
-	OnReceive func(c transports.Carrier, ps []transports.Packet)
-
 	mu       sync.Mutex
 	change   sync.Cond
 	packets  []transports.Packet
@@ -20,6 +17,7 @@ type Recorder struct {
 	closed   map[transports.Carrier][]error
 	afterEnd int // packets of carriers that had ended
 	gate     chan struct{}
+	react    func(c transports.Carrier, ps []transports.Packet)
 }
 
 // NewRecorder gives an empty Recorder.
@@ -56,10 +54,11 @@ func (r *Recorder) Receive(c transports.Carrier, ps []transports.Packet) {
 		}
 	}
 	r.packets = append(r.packets, mine...)
+	react := r.react
 	r.change.Broadcast()
 	r.mu.Unlock()
-	if r.OnReceive != nil {
-		r.OnReceive(c, mine)
+	if react != nil {
+		react(c, mine)
 	}
 }
 
@@ -69,6 +68,13 @@ func (r *Recorder) Closed(c transports.Carrier, err error) {
 	defer r.mu.Unlock()
 	r.closed[c] = append(r.closed[c], err)
 	r.change.Broadcast()
+}
+
+// React has f called in Receive, after the packets were noted.
+func (r *Recorder) React(f func(c transports.Carrier, ps []transports.Packet)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.react = f
 }
 
 // Hold keeps Receive waiting until the function that it gives is called.
@@ -116,6 +122,13 @@ func (r *Recorder) Carriers(n int) []transports.Carrier {
 		r.change.Wait()
 	}
 	return append([]transports.Carrier(nil), r.carriers...)
+}
+
+// Forget has Carrier and Carriers start anew.
+func (r *Recorder) Forget() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.carriers = nil
 }
 
 // Ends waits for c to end and gives the errors of all calls of Closed so far.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"sync"
@@ -236,13 +235,13 @@ func testFirst(t *testing.T, e *env) {
 	}
 	answer := ike(200, 9)
 	var once sync.Once
-	e.server.OnReceive = func(c transports.Carrier, _ []transports.Packet) {
+	e.server.React(func(c transports.Carrier, _ []transports.Packet) {
 		once.Do(func() {
 			if err := c.Send([]transports.Packet{answer}); err != nil {
 				t.Errorf("answer: %v", err)
 			}
 		})
-	}
+	})
 	calls := 0
 	var told transports.Description
 	o := e.opening()
@@ -391,7 +390,7 @@ func testConcurrent(t *testing.T, e *env) {
 // testCloseOnce: Closed comes once at each end, whoever closes.
 func testCloseOnce(t *testing.T, e *env) {
 	for _, byServer := range []bool{false, true} {
-		e.server.carriers = nil
+		e.server.Forget()
 		c, s := e.dial(t)
 		closer, cr, other, or := c, e.client, s, e.server
 		if byServer {
@@ -431,7 +430,7 @@ func testCloseOnce(t *testing.T, e *env) {
 
 // testCloseInReceive: a handler may close the carrier that it is called for.
 func testCloseInReceive(t *testing.T, e *env) {
-	e.server.OnReceive = func(c transports.Carrier, _ []transports.Packet) { c.Close() }
+	e.server.React(func(c transports.Carrier, _ []transports.Packet) { c.Close() })
 	c, s := e.dial(t)
 	synctest.Wait()
 	if ends := e.server.Ends(s); len(ends) != 1 || !errors.Is(ends[0], net.ErrClosed) {
@@ -466,7 +465,7 @@ func fill(c transports.Carrier) (taken *int, result chan error) {
 // though the peer does not read.
 func testCloseUnblocksSend(t *testing.T, e *env) {
 	for _, byServer := range []bool{false, true} {
-		e.server.carriers = nil
+		e.server.Forget()
 		c, s := e.dial(t)
 		release := e.server.Hold()
 		taken, result := fill(c)
@@ -530,7 +529,7 @@ func testUrgent(t *testing.T, e *env) {
 		}
 	}
 	if seen != 10 {
-		t.Error(fmt.Sprint("urgent packets seen: ", seen))
+		t.Errorf("%d urgent packets seen", seen)
 	}
 	c.Close()
 	<-result
