@@ -59,7 +59,7 @@ type registration struct {
 	probe          bool
 	revision       uint16
 	selected       CarrierID // of the current registration; 0: none yet
-	decided        bool      // the client has chosen; the server follows
+	decision       uint16    // the client's last; when it has chosen the server follows
 }
 
 // A bound carrier is one by which the client was heard.
@@ -164,7 +164,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		c.padTo = min(c.padTo, a.Bytes)
 	}
 	before := b.carriers[b.reg.selected]
-	moves := first && !b.reg.probe && !b.reg.decided && (before == nil || b.prefers(c, before))
+	moves := first && !b.reg.probe && b.reg.decision == 0 && (before == nil || b.prefers(c, before))
 	if moves {
 		b.choose(c)
 	}
@@ -202,6 +202,9 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	if !c.cookie.Equal(m.Cookie) {
 		return fmt.Errorf("confirmation %d: %w", m.Number, ErrCookie)
 	}
+	if m.Decision != 0 && m.Decision < b.reg.decision {
+		return fmt.Errorf("decision %d.%d: %w", m.Number, m.Decision, ErrStale)
+	}
 	c.received += a.Bytes
 	if !c.validated {
 		c.validated = true
@@ -212,8 +215,8 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	}
 	selected := b.carriers[b.reg.selected]
 	switch {
-	case m.Decided:
-		b.reg.decided = true
+	case m.Decision != 0:
+		b.reg.decision = m.Decision
 		moves := c != selected || b.current.ID != c.id
 		if moves {
 			b.choose(c)
@@ -223,7 +226,7 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 		if moves {
 			b.use(now, c)
 		}
-	case c.proven && !b.reg.decided && !b.reg.probe && c.padTo > 0 && (selected == nil || c != selected && b.prefers(c, selected)):
+	case c.proven && b.reg.decision == 0 && !b.reg.probe && c.padTo > 0 && (selected == nil || c != selected && b.prefers(c, selected)):
 		b.choose(c)
 		b.reply(c, 0, regmsg.CodeAccepted)
 		if selected != nil {
@@ -342,7 +345,7 @@ func (b *Binding) reply(c *bound, padTo int, code regmsg.Code) {
 		Code: code, Lifetime: b.reg.lifetime,
 		HomeAddress: b.cfg.HomeAddress, HomeAgent: b.cfg.HomeAgent,
 		Identification: b.reg.identification, Number: b.reg.number, Revision: b.reg.revision,
-		Verdict: c.verdict, Seen: c.seen, Up: b.current.Name, Down: b.current.Name,
+		Verdict: c.verdict, Seen: c.seen,
 		Sent: c.seen.Reverse(), PaddedSize: uint16(padTo), Validated: c.validated, Cookie: c.cookie,
 	}
 	if s := b.carriers[b.reg.selected]; s != nil {

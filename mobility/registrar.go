@@ -94,6 +94,7 @@ type carrier struct {
 	next   time.Time // send again; zero: not
 
 	proven  bool // a reply to a padded copy came by it
+	known   bool // the server knows that this end receives at its address
 	rtt     time.Duration
 	verdict Verdict
 	cookie  regmsg.Cookie
@@ -203,6 +204,9 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 		}
 	}
 	delete(r.carriers, id)
+	if rd := r.round; rd != nil && rd.probe && !rd.rec.Done && !slices.ContainsFunc(rd.slots, func(s *slot) bool { return s.id != 0 }) {
+		r.end(now) // nothing left to wait for
+	}
 	if r.current.ID != id {
 		return
 	}
@@ -236,11 +240,11 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		s.rec.Error = err.Error()
 		return err
 	}
-	c.cookie = m.Cookie
+	c.cookie, c.known = m.Cookie, c.known || m.Validated
 	if !m.Validated && !m.Cookie.IsZero() {
 		// Every such reply is answered: it comes again when the last
 		// confirmation was lost.
-		r.do(Send{ID: id, Message: r.confirmation(c, m.PaddedSize, false)})
+		r.do(Send{ID: id, Message: r.confirmation(c, m.PaddedSize, 0)})
 	}
 	if m.PaddedSize > 0 && !c.proven {
 		c.proven, c.next = true, time.Time{}

@@ -37,7 +37,7 @@ const (
 	overdueTime = 300 * time.Millisecond
 
 	// A decision is repeated like a copy until the server agrees, so often.
-	maxDecisions = 8
+	maxTellings = 8
 
 	firstClimb = 15 * time.Second
 	maxClimb   = 10 * time.Minute
@@ -63,7 +63,9 @@ type round struct {
 	overdueAt time.Time
 	decided   CarrierID // what the server was told; 0: nothing
 	decideAt  time.Time // tell again; zero: not
-	decisions int
+	decision  uint16    // counts changes of mind
+	tellings  int       // of the last decision
+	final     bool      // told at the end, since a confirmation may have been lost
 }
 
 // A slot is one encapsulation in a round.
@@ -243,10 +245,10 @@ func (r *Registrar) request(c *carrier) regmsg.Request {
 }
 
 // confirmation echoes the cookie of a reply of the given padded size.
-func (r *Registrar) confirmation(c *carrier, size uint16, decided bool) *regmsg.Request {
+func (r *Registrar) confirmation(c *carrier, size uint16, decision uint16) *regmsg.Request {
 	m := r.request(c)
 	m.Supported, m.Received = nil, regmsg.ReceiveState{}
-	m.Cookie, m.PaddedSize, m.Decided = c.cookie, size, decided
+	m.Cookie, m.PaddedSize, m.Decision = c.cookie, size, decision
 	return &m
 }
 
@@ -292,14 +294,20 @@ func (r *Registrar) choose(now time.Time) {
 	}
 	switch {
 	case rd.up == used.name:
-		// Both ends agree.
-		if !rd.decideAt.IsZero() {
-			rd.decideAt = time.Time{}
-			rd.settleAt = now.Add(r.cfg.SettleTime) // what is in flight on the old path shall arrive
-		}
+		// Both ends agree; and that the server knows so, a decision shows when
+		// its answer finds the address validated.
 		rd.overdueAt = time.Time{}
+		if !rd.decideAt.IsZero() && used.known {
+			rd.decideAt = time.Time{}
+			if !rd.final {
+				rd.settleAt = now.Add(r.cfg.SettleTime) // what is in flight on the old path shall arrive
+			}
+		}
+	case rd.rec.Done && rd.up != "" && rd.decideAt.IsZero():
+		// A copy came so late that the server changed its mind after the round.
+		r.decide(now, used, false)
 	case rd.leads && rd.decided != used.id && !r.awaits(rd.up, used):
-		r.decide(now, used)
+		r.decide(now, used, false)
 	case rd.decided == 0 && rd.overdueAt.IsZero():
 		rd.overdueAt = now.Add(max(overdueTime, 2*used.rtt))
 	}
@@ -326,16 +334,19 @@ func (r *Registrar) use(now time.Time, c *carrier) {
 	r.do(Use{ID: c.id, Verdict: c.verdict, RTT: c.rtt, Validated: true})
 }
 
-// decide tells the server that the client has chosen c.
-func (r *Registrar) decide(now time.Time, c *carrier) {
+// decide tells the server that the client has chosen c; again says that
+// nothing was decided since it was told last.
+func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 	rd := r.round
-	rd.leads, rd.overdueAt = true, time.Time{}
-	if rd.decided != c.id {
-		rd.decided, rd.decisions = c.id, 0
+	rd.leads = rd.leads || !rd.final
+	rd.overdueAt = time.Time{}
+	if rd.decided != c.id || rd.decideAt.IsZero() && !again {
+		rd.decided, rd.tellings = c.id, 0
+		rd.decision++
 	}
-	rd.decisions++
-	rd.decideAt = now.Add(backoff(firstResend, rd.decisions, maxResend))
-	r.do(Send{ID: c.id, Message: r.confirmation(c, 1, true)})
+	rd.tellings++
+	rd.decideAt = now.Add(backoff(firstResend, rd.tellings, maxResend))
+	r.do(Send{ID: c.id, Message: r.confirmation(c, 1, rd.decision)})
 }
 
 // end closes what the round leaves over.
@@ -371,11 +382,14 @@ func (r *Registrar) NextTimeout() (t time.Time) {
 	}
 	earliest(r.climbAt)
 	rd := r.round
-	if rd == nil || rd.rec.Done {
+	if rd == nil {
 		return t
 	}
 	earliest(rd.overdueAt)
 	earliest(rd.decideAt)
+	if rd.rec.Done {
+		return t
+	}
 	earliest(r.endAt())
 	for _, s := range rd.slots {
 		earliest(s.reopenAt)
@@ -423,7 +437,27 @@ func (r *Registrar) Advance(now time.Time) {
 		r.Start(now, TriggerClimb)
 	}
 	rd := r.round
-	if rd == nil || rd.rec.Done {
+	if rd == nil {
+		return
+	}
+	used := r.carriers[r.current.ID]
+	switch {
+	case due(rd.overdueAt):
+		rd.overdueAt = time.Time{}
+		if r.slotOf(used) != nil && used.proven {
+			r.decide(now, used, false)
+		}
+	case due(rd.decideAt):
+		rd.decideAt = time.Time{}
+		if rd.tellings < maxTellings && r.slotOf(used) != nil && rd.decided == used.id {
+			r.decide(now, used, true)
+		} else {
+			r.end(now)
+			r.Start(now, TriggerSilence)
+			return
+		}
+	}
+	if rd.rec.Done {
 		return
 	}
 	for _, s := range rd.slots {
@@ -444,24 +478,12 @@ func (r *Registrar) Advance(now time.Time) {
 			r.sendCopies(now, c, s)
 		}
 	}
-	used := r.carriers[r.current.ID]
 	switch {
-	case due(rd.overdueAt):
-		rd.overdueAt = time.Time{}
-		if r.slotOf(used) != nil && used.proven {
-			r.decide(now, used)
-		}
-	case due(rd.decideAt):
-		rd.decideAt = time.Time{}
-		if rd.decisions < maxDecisions && r.slotOf(used) != nil {
-			r.decide(now, used)
-		} else {
-			r.end(now)
-			r.Start(now, TriggerSilence)
-			return
-		}
-	}
-	if due(r.endAt()) {
+	case !due(r.endAt()):
+	case r.slotOf(used) != nil && used.proven && !used.known && !rd.final:
+		rd.final = true
+		r.decide(now, used, false)
+	default:
 		r.end(now)
 	}
 }

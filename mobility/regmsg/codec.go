@@ -53,6 +53,7 @@ const (
 	elemPaddedSize  = 11
 	elemFlags       = 12
 	elemCookie      = 13
+	elemDecision    = 14
 
 	elemSkippable = 128
 	elemHeaderLen = 3 // type 8, length 16
@@ -61,8 +62,7 @@ const (
 // Bits of elemFlags.
 const (
 	flagProbe     = 0x01
-	flagDecided   = 0x02
-	flagValidated = 0x04
+	flagValidated = 0x02
 )
 
 func malformed(format string, a ...any) error {
@@ -86,15 +86,11 @@ func (r *Request) AppendBinary(b []byte) ([]byte, error) {
 	w.names(r.Supported)
 	w.received(r.Received)
 	w.paddedSize(r.PaddedSize)
-	var f byte
 	if r.Probe {
-		f |= flagProbe
+		w.flags(flagProbe)
 	}
-	if r.Decided {
-		f |= flagDecided
-	}
-	w.flags(f)
 	w.cookie(r.Cookie)
+	w.decision(r.Decision)
 	return w.finish(len(b), start)
 }
 
@@ -113,7 +109,6 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 		Identification: binary.BigEndian.Uint64(b[16:]),
 	}
 	careOf := addr4(b[12:])
-	var f byte
 	err := extensions(b[requestHeaderLen:], vendorTypeRequest, func(t byte, v *reader) {
 		switch t {
 		case elemNumber:
@@ -131,10 +126,12 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 		case elemPaddedSize:
 			m.PaddedSize = v.uint16()
 		case elemFlags:
-			f = v.uint8()
-			v.check(f != 0 && f&^(flagProbe|flagDecided) == 0)
+			v.check(v.uint8() == flagProbe)
+			m.Probe = true
 		case elemCookie:
 			m.Cookie = v.cookie()
+		case elemDecision:
+			m.Decision = v.uint16()
 		default:
 			v.unknown()
 		}
@@ -149,7 +146,6 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 	if careOf != want {
 		return malformed("care-of address differs from the source as sent")
 	}
-	m.Probe, m.Decided = f&flagProbe != 0, f&flagDecided != 0
 	*r = m
 	return nil
 }
@@ -264,7 +260,7 @@ func Parse(b []byte) (Message, error) {
 func (r *Request) String() string {
 	kind := "request"
 	switch {
-	case r.Decided:
+	case r.Decision != 0:
 		kind = "decision"
 	case r.Confirmation():
 		kind = "confirmation"

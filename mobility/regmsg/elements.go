@@ -217,6 +217,12 @@ func (w *writer) cookie(c Cookie) {
 	}
 }
 
+func (w *writer) decision(n uint16) {
+	if n != 0 {
+		w.elem(elemDecision, func() { w.b = binary.BigEndian.AppendUint16(w.b, n) })
+	}
+}
+
 // A reader takes an element's value apart. After a mistake it gives zeros.
 type reader struct {
 	b       []byte

@@ -169,9 +169,11 @@ type Request struct {
 	// Probe asks the server to answer but to leave the data where it is until
 	// the client has decided.
 	Probe bool
-	// Decided, in a confirmation, says that the client has chosen the carrier
-	// by which it comes.
-	Decided bool
+	// Decision, in a confirmation, says that the client has chosen the carrier
+	// by which it comes. It counts the client's decisions in this registration
+	// from 1, so that an older one which arrives late is known for what it is;
+	// 0 is none.
+	Decision uint16
 
 	Cookie Cookie // of the reply that is confirmed; zero in a plain request
 }
@@ -193,7 +195,9 @@ type Reply struct {
 	Verdict Verdict
 	Seen    transports.Description // the request's copy as it arrived
 
-	Up, Down transports.Name // selected, client to server and server to client
+	// Up and Down are selected, client to server and server to client; empty
+	// while nothing is selected in this registration.
+	Up, Down transports.Name
 	Offers   []Offer
 
 	Sent       transports.Description // how this reply left

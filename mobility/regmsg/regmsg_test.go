@@ -73,16 +73,16 @@ var vectors = []struct {
 		"confirmation that decides",
 		&Request{
 			Lifetime: LifetimeInfinity, Identification: 2, Number: 3,
-			Sent:    transports.Description{Encapsulation: "tcp"},
-			Decided: true, PaddedSize: 1, Cookie: cookie,
+			Sent:     transports.Description{Encapsulation: "tcp"},
+			Decision: 2, PaddedSize: 1, Cookie: cookie,
 		},
 		`01 20 ffff 00000000 00000000 00000000 0000000000000002
-		 26 00 0032 00007ed9 0001
+		 26 00 0033 00007ed9 0001
 		 01 0004 00000003
 		 04 0006 03 746370 00 00
 		 0b 0002 0001
-		 0c 0001 02
-		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf`,
+		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf
+		 0e 0002 0002`,
 	},
 	{
 		"reply that saw a NAPT",
@@ -107,7 +107,7 @@ var vectors = []struct {
 		 08 0008 03 756470 03 746370
 		 09 0003 0002 02
 		 0b 0002 0578
-		 0c 0001 04
+		 0c 0001 02
 		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf`,
 	},
 	{
