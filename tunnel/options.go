@@ -36,11 +36,11 @@ const (
 	bufferMax     = 6 << 20
 )
 
-// ICMP errors and echo replies a second; RFC 4443, Section 2.4(f) and RFC
-// 1812, Section 4.3.2.8 ask for a limit.
+// ICMP errors a second; RFC 4443, Section 2.4(f) and RFC 1812, Section 4.3.2.8
+// ask for a limit. Echo replies and resets are one for one and need none.
 const (
-	icmpLimit rate.Limit = 100
-	icmpBurst            = 50
+	icmpLimit = rate.Limit(100)
+	icmpBurst = 50
 )
 
 // congestionControl: at 0.1 % loss and 50 ms CUBIC moved three times as much

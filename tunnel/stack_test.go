@@ -57,8 +57,8 @@ func TestStreams(t *testing.T) {
 	}{
 		{"IPv4 whole", &wire{check: true}, addrB4, 64 << 20, 60000},
 		{"IPv6 whole", &wire{check: true}, addrB6, 64 << 20, 60000},
-		{"IPv4 cut", &wire{check: true, cut: true}, addrB4, 64 << 20, testMTU},
-		{"IPv6 cut", &wire{check: true, cut: true}, addrB6, 64 << 20, testMTU},
+		{"IPv4 cut", &wire{check: true, cut: true}, addrB4, 16 << 20, testMTU},
+		{"IPv6 cut", &wire{check: true, cut: true}, addrB6, 16 << 20, testMTU},
 		{"IPv4 cut at once", &wire{check: true, fused: true}, addrB4, 64 << 20, testMTU},
 		{"IPv6 cut at once", &wire{check: true, fused: true}, addrB6, 64 << 20, testMTU},
 		{"IPv4 with loss", &wire{cut: true, loss: 0.01}, addrB4, 1 << 20, testMTU},

@@ -36,10 +36,10 @@ func TestOutage(t *testing.T) {
 		{"ten seconds, TCP alone", 10 * time.Second, false, maxRTO, maxRTO + 10*time.Second},
 		{"an hour, TCP alone", time.Hour, false, maxRTO, maxRTO + 10*time.Second},
 		{"twelve hours, TCP alone", 12 * time.Hour, false, maxRTO, maxRTO + 10*time.Second},
-		{"half a second", 500 * time.Millisecond, true, oneWay, 15 * roundTrip},
-		{"ten seconds", 10 * time.Second, true, oneWay, 15 * roundTrip},
-		{"an hour", time.Hour, true, oneWay, 15 * roundTrip},
-		{"twelve hours", 12 * time.Hour, true, oneWay, 15 * roundTrip},
+		{"half a second", 500 * time.Millisecond, true, roundTrip, 15 * roundTrip},
+		{"ten seconds", 10 * time.Second, true, roundTrip, 15 * roundTrip},
+		{"an hour", time.Hour, true, roundTrip, 15 * roundTrip},
+		{"twelve hours", 12 * time.Hour, true, roundTrip, 15 * roundTrip},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -133,6 +133,17 @@ func virtualOutage(t *testing.T, outage time.Duration, replay bool) (first, all 
 		c.Close()
 	}
 	return first, all
+}
+
+// restore ends an outage, and sends what it swallowed again if so asked.
+func (w *wire) restore() {
+	w.down.Store(false)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, f := range w.lost {
+		f()
+	}
+	w.lost = nil
 }
 
 // A peer that never comes back ends a connection after about a day, busy or

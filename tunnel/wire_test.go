@@ -142,17 +142,6 @@ func (w *wire) deliver(t testing.TB, pkts [][]byte, input func([][]byte), random
 	}
 }
 
-// restore ends an outage, and sends what it swallowed again if so asked.
-func (w *wire) restore() {
-	w.down.Store(false)
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, f := range w.lost {
-		f()
-	}
-	w.lost = nil
-}
-
 // A delayLine hands packets on after a time and keeps their order, which
 // timers that run out together would not.
 type delayLine struct {

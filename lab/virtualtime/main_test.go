@@ -63,8 +63,7 @@ func TestReadWaitReasons(t *testing.T) {
 	}
 }
 
-// The numbers are checked against the runtime itself: a goroutine that waits
-// in a select shows the reason's text, and the texts are in the same file.
+// The release in use is one that the command understands.
 func TestThisRelease(t *testing.T) {
 	file := filepath.Join(goroot(t), "src", "runtime", "runtime2.go")
 	r, err := readWaitReasons(file)
