@@ -55,8 +55,8 @@ type Session struct {
 	wake          time.Time // as the Responder has it in its heap
 	index         int       // in that heap; -1 outside
 	key           initKey
-	cookie        bool // IKE_SA_INIT came with a good cookie
-	authenticated bool // was established once
+	cookie        bool              // IKE_SA_INIT came with a good cookie
+	authenticated bool              // was established once
 	initHash      [sha256.Size]byte // of the request
 	initAnswer    []byte
 }
