@@ -82,6 +82,44 @@ func TestErrorsAreLimited(t *testing.T) {
 	}
 }
 
+func TestStats(t *testing.T) {
+	w := &wire{}
+	connect(t, w)
+	defer w.Close()
+	good := segment(true, nil, nil, flagACK, 0, []byte("stray"))
+	badSum := bytes.Clone(good)
+	badSum[len(badSum)-1]++
+	elsewhere := segment(true, nil, nil, flagACK, 0, nil)
+	elsewhere[39]++
+	for _, tt := range []struct {
+		name string
+		pkts [][]byte
+		want Stats
+	}{
+		{"nothing", nil, Stats{}},
+		{"for a port without a listener", [][]byte{good}, Stats{}},
+		{"no IP", [][]byte{nil, {0x55}, make([]byte, maxPacket+1)}, Stats{Malformed: 3}},
+		{"cut off", [][]byte{{0x45}, good[:50]}, Stats{Malformed: 2}},
+		{"a wrong checksum", [][]byte{badSum}, Stats{Malformed: 1}},
+		{"for another address", [][]byte{elsewhere}, Stats{Misdirected: 1}},
+	} {
+		before := w.b.Stats()
+		w.b.Input(tt.pkts)
+		got := w.b.Stats()
+		got.Malformed -= before.Malformed
+		got.Misdirected -= before.Misdirected
+		if got != tt.want {
+			t.Errorf("%s: got %+v, want %+v", tt.name, got, tt.want)
+		}
+	}
+	a, b := w.dialed(t, addrB6)
+	if got := w.b.Stats().Connections; got != 1 {
+		t.Errorf("%d connections", got)
+	}
+	a.Close()
+	b.Close()
+}
+
 func benchmarkStream(b *testing.B, w *wire) {
 	connect(b, w)
 	defer w.Close()

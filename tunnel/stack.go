@@ -17,11 +17,13 @@
 package tunnel
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -69,6 +71,8 @@ type Stack struct {
 	// mu is held for reading while packets go in, so that Close sees the last.
 	mu     sync.RWMutex
 	closed bool
+
+	refused atomic.Uint64 // packets that Input has not shown to gVisor
 }
 
 const (
@@ -113,6 +117,8 @@ func New(c Config) (*Stack, error) {
 		s.Close()
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
+	s.log.LogAttrs(context.Background(), slog.LevelDebug, "stack ready",
+		slog.Any("addresses", c.Addresses), slog.Int("mtu", c.MTU))
 	return s, nil
 }
 
@@ -151,7 +157,7 @@ func (s *Stack) Close() {
 
 // Input hands whole IP packets to the stack, up to 65,535 bytes each and of
 // any size above or below the MTU. It copies them. Malformed packets and those
-// for other addresses are dropped. It may call Output, for what the stack
+// for other addresses are dropped and counted. It may call Output, for what the stack
 // answers at once.
 func (s *Stack) Input(pkts [][]byte) {
 	s.mu.RLock()
@@ -161,6 +167,7 @@ func (s *Stack) Input(pkts [][]byte) {
 	}
 	for _, b := range pkts {
 		if len(b) == 0 || len(b) > maxPacket {
+			s.refused.Add(1)
 			continue
 		}
 		var proto tcpip.NetworkProtocolNumber
@@ -170,6 +177,7 @@ func (s *Stack) Input(pkts [][]byte) {
 		case 6:
 			proto = header.IPv6ProtocolNumber
 		default:
+			s.refused.Add(1)
 			continue
 		}
 		pb := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
@@ -227,6 +235,29 @@ func full(a netip.AddrPort) tcpip.FullAddress {
 		f.Addr = tcpip.AddrFromSlice(a.Addr().AsSlice())
 	}
 	return f
+}
+
+// Stats counts what a Stack has seen since New.
+type Stats struct {
+	Connections     uint64 // TCP connections established now
+	Retransmissions uint64 // TCP segments sent again
+	Timeouts        uint64 // of the TCP retransmission timer
+	Malformed       uint64 // packets dropped for their form or checksum
+	Misdirected     uint64 // packets dropped for their destination
+}
+
+// Stats gives the counters.
+func (s *Stack) Stats() Stats {
+	st := s.stack.Stats()
+	return Stats{
+		Connections:     st.TCP.CurrentEstablished.Value(),
+		Retransmissions: st.TCP.Retransmits.Value(),
+		Timeouts:        st.TCP.Timeouts.Value(),
+		Malformed: s.refused.Load() + st.IP.MalformedPacketsReceived.Value() + st.NICs.MalformedL4RcvdPackets.Value() +
+			st.TCP.InvalidSegmentsReceived.Value() + st.TCP.ChecksumErrors.Value() +
+			st.UDP.MalformedPacketsReceived.Value() + st.UDP.ChecksumErrors.Value(),
+		Misdirected: st.IP.InvalidDestinationAddressesReceived.Value(),
+	}
 }
 
 // Resume tells that the network carries packets again after an outage. TCP has

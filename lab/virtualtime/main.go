@@ -13,6 +13,20 @@
 // runs the tests in bubbles. What users get is always built with the module as
 // it is.
 //
+// # Rules for tests in bubbles with the stack
+//
+// Make the stacks inside the bubble and close them before it ends: a bubble
+// waits for all its goroutines, and the stack's end with Close alone. Timers
+// that are still pending then do no harm, and neither do the packet pools that
+// bubbles share.
+//
+// Delay packets with one goroutine a direction that sleeps until the oldest is
+// due. Timers of time.AfterFunc that run out at the same instant run in any
+// order, so that a stream of packets arrives shuffled, and TCP crawls.
+//
+// Durations are exact, but which of several goroutines runs first at one
+// instant is not: assert times and what was received, not the number of packets.
+//
 // # Limitations
 //
 // The copy leaves out gVisor's commands and its own tests.
