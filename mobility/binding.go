@@ -164,7 +164,9 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		c.padTo = min(c.padTo, a.Bytes)
 	}
 	before := b.carriers[b.reg.selected]
-	moves := first && !b.reg.probe && b.reg.decision == 0 && (before == nil || b.prefers(c, before))
+	// A fresh carrier of the same encapsulation means that the client has given
+	// up the other one.
+	moves := first && !b.reg.probe && b.reg.decision == 0 && (before == nil || b.prefers(c, before) || c.name == before.name)
 	if moves {
 		b.choose(c)
 	}
@@ -346,10 +348,10 @@ func (b *Binding) reply(c *bound, padTo int, code regmsg.Code) {
 		HomeAddress: b.cfg.HomeAddress, HomeAgent: b.cfg.HomeAgent,
 		Identification: b.reg.identification, Number: b.reg.number, Revision: b.reg.revision,
 		Verdict: c.verdict, Seen: c.seen,
-		Sent: c.seen.Reverse(), PaddedSize: uint16(padTo), Validated: c.validated, Cookie: c.cookie,
+		Sent: c.seen.Reverse(), PaddedSize: uint16(padTo), Validated: c.validated, Cookie: c.cookie, Decision: b.reg.decision,
 	}
 	if s := b.carriers[b.reg.selected]; s != nil {
-		m.Up, m.Down = s.name, s.name
+		m.Up, m.Down, m.Here = s.name, s.name, s == c
 	}
 	if b.cfg.Offers != nil {
 		if m.Offers = b.cfg.Offers(); len(m.Offers) > regmsg.MaxNames {

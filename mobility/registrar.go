@@ -255,9 +255,16 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 			rd.settleAt = now.Add(max(r.cfg.SettleTime, 3*c.rtt))
 		}
 	}
+	rd.obeyed = max(rd.obeyed, min(m.Decision, rd.decision))
 	s.rec.Revision = max(s.rec.Revision, m.Revision)
 	// Late replies of lower revisions prove a path but select nothing.
 	if m.Revision >= rd.rec.Revision {
+		switch {
+		case m.Here:
+			rd.upID = id
+		case m.Up == c.name || m.Revision > rd.rec.Revision:
+			rd.upID = 0
+		}
 		rd.rec.Revision = m.Revision
 		rd.up, rd.down = m.Up, m.Down
 	}

@@ -145,6 +145,7 @@ func (rt *registrarTest) reply(by transports.Name, change func(*regmsg.Reply)) e
 	if change != nil {
 		change(m)
 	}
+	m.Here, m.Decision = m.Up == by, q.Decision
 	return rt.r.Receive(rt.now, m, id)
 }
 

@@ -56,6 +56,7 @@ type round struct {
 	settleAt time.Time // end, once answered
 
 	up, down transports.Name // as selected by the reply with the highest revision
+	upID     CarrierID       // the very carrier, once its own reply said so
 
 	// leads says that the client chooses, by its own preference, and tells the
 	// server: in probes, where configured, and after it had to decide once.
@@ -64,6 +65,7 @@ type round struct {
 	decided   CarrierID // what the server was told; 0: nothing
 	decideAt  time.Time // tell again; zero: not
 	decision  uint16    // counts changes of mind
+	obeyed    uint16    // the last that the server has answered
 	tellings  int       // of the last decision
 	final     bool      // told at the end, since a confirmation may have been lost
 }
@@ -293,11 +295,10 @@ func (r *Registrar) choose(now time.Time) {
 		return
 	}
 	switch {
-	case rd.up == used.name:
-		// Both ends agree; and that the server knows so, a decision shows when
-		// its answer finds the address validated.
+	case rd.up == used.name && rd.upID == used.id && rd.obeyed == rd.decision:
+		// Both ends agree.
 		rd.overdueAt = time.Time{}
-		if !rd.decideAt.IsZero() && used.known {
+		if !rd.decideAt.IsZero() {
 			rd.decideAt = time.Time{}
 			if !rd.final {
 				rd.settleAt = now.Add(r.cfg.SettleTime) // what is in flight on the old path shall arrive

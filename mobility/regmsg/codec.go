@@ -63,6 +63,7 @@ const (
 const (
 	flagProbe     = 0x01
 	flagValidated = 0x02
+	flagHere      = 0x04
 )
 
 func malformed(format string, a ...any) error {
@@ -175,10 +176,16 @@ func (r *Reply) AppendBinary(b []byte) ([]byte, error) {
 	})
 	w.received(r.Received)
 	w.paddedSize(r.PaddedSize)
+	var f byte
 	if r.Validated {
-		w.flags(flagValidated)
+		f |= flagValidated
 	}
+	if r.Here {
+		f |= flagHere
+	}
+	w.flags(f)
 	w.cookie(r.Cookie)
+	w.decision(r.Decision)
 	return w.finish(len(b), start)
 }
 
@@ -220,10 +227,13 @@ func (r *Reply) UnmarshalBinary(b []byte) error {
 		case elemPaddedSize:
 			m.PaddedSize = v.uint16()
 		case elemFlags:
-			v.check(v.uint8() == flagValidated)
-			m.Validated = true
+			f := v.uint8()
+			v.check(f != 0 && f&^(flagValidated|flagHere) == 0)
+			m.Validated, m.Here = f&flagValidated != 0, f&flagHere != 0
 		case elemCookie:
 			m.Cookie = v.cookie()
+		case elemDecision:
+			m.Decision = v.uint16()
 		default:
 			v.unknown()
 		}

@@ -198,7 +198,10 @@ type Reply struct {
 	// Up and Down are selected, client to server and server to client; empty
 	// while nothing is selected in this registration.
 	Up, Down transports.Name
-	Offers   []Offer
+	// Here says that what is selected is the very carrier by which the reply
+	// comes, and not just another of the same encapsulation.
+	Here   bool
+	Offers []Offer
 
 	Sent       transports.Description // how this reply left
 	Received   ReceiveState           // of the server's inbound SA
@@ -208,4 +211,5 @@ type Reply struct {
 	// path's address: the cookie need not be echoed.
 	Validated bool
 	Cookie    Cookie // to be echoed in a confirmation
+	Decision  uint16 // the last one that the server obeys; 0: none
 }

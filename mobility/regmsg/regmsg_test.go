@@ -96,10 +96,10 @@ var vectors = []struct {
 			Offers: []Offer{{Encapsulation: "udp", Address: netip.MustParseAddrPort("198.51.100.1:443")}, {Encapsulation: "http"}},
 			Sent: transports.Description{Encapsulation: "udp",
 				Source: netip.MustParseAddrPort("198.51.100.1:443"), Destination: netip.MustParseAddrPort("203.0.113.9:61001")},
-			PaddedSize: 1400, Validated: true, Cookie: cookie,
+			PaddedSize: 1400, Validated: true, Here: true, Cookie: cookie, Decision: 0x0102,
 		},
 		`03 00 ffff 0a090002 0a090001 1122334455667788
-		 26 00 0078 00007ed9 0002
+		 26 00 007d 00007ed9 0002
 		 01 0004 00000007
 		 04 0012 03 756470 04 c6336401 01bb 04 cb007109 ee49
 		 05 0012 03 756470 04 cb007109 ee49 04 c6336401 01bb
@@ -107,8 +107,9 @@ var vectors = []struct {
 		 08 0008 03 756470 03 746370
 		 09 0003 0002 02
 		 0b 0002 0578
-		 0c 0001 02
-		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf`,
+		 0c 0001 06
+		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf
+		 0e 0002 0102`,
 	},
 	{
 		"reply that refuses",
