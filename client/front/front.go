@@ -241,16 +241,23 @@ func (p *peeked) CloseWrite() error {
 
 // dial connects to a target. The connection ends with the server.
 func (s *Server) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	// http.Transport's dials outlive the request that wanted them.
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
+	if wanted, ok := ctx.Value(wantedKey{}).(context.Context); ok {
+		defer context.AfterFunc(wanted, cancel)()
+	}
 	c, err := s.c.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	return &tied{Conn: c, untie: context.AfterFunc(s.ctx, func() { _ = c.Close() })}, nil
 }
+
+// wantedKey is for the context of the request that a dial of http.Transport is
+// for. The transport keeps its values but not its end, and would go on dialling
+// for applications that are gone.
+type wantedKey struct{}
 
 // tied is a connection that a context closes.
 type tied struct {

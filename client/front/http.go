@@ -102,7 +102,8 @@ func (w *web) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 			http.Error(rw, "godwit forwards http:// only; for everything else use CONNECT.", http.StatusBadRequest)
 			return
 		}
-		w.forward.ServeHTTP(rw, r)
+		ctx := r.Context()
+		w.forward.ServeHTTP(rw, r.WithContext(context.WithValue(ctx, wantedKey{}, ctx)))
 	default:
 		w.page(rw, r)
 	}
