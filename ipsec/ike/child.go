@@ -18,7 +18,7 @@ type child struct {
 	deleteAt time.Time // when we delete it if the peer, who should, did not
 
 	rekeying bool // our exchange is under way
-	replaced bool // another took over, and the peer deletes this one
+	replaced bool // another took over, and one of the ends deletes this one
 	deleting bool // we delete it
 	silent   bool // the owner never heard of it: it lost a collision
 
@@ -279,6 +279,8 @@ func (s *Session) childResponse(now time.Time, sa *ikeSA, r *request, ps []messa
 			k.replaced, k.rekeyAt, k.deleteAt = true, time.Time{}, now.Add(replacedLifetime)
 		}
 	}
+	// Until our deletion is on its way, requests to rekey it find it closing.
+	old.replaced, old.rekeyAt = true, time.Time{}
 	s.enqueue(task{kind: reqDeleteChild, child: old})
 }
 
@@ -346,6 +348,11 @@ func (s *Session) handleChild(now time.Time, sa *ikeSA, ps []message.Payload, ni
 			return nil, refuse(message.InvalidSyntax, "rekeying of what?")
 		}
 		old = s.childByOutbound(binary.BigEndian.Uint32(n.SPI))
+		if old == nil && sa.request != nil && sa.request.kind == reqChild {
+			// It may be the one that we asked for and whose response is not
+			// here yet; "not found" would make the peer forget it.
+			return nil, refuse(message.TemporaryFailure, "a Child SA is being made")
+		}
 		if old == nil {
 			e := refuse(message.ChildSANotFound, "no such child")
 			e.spi = n.SPI

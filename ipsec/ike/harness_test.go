@@ -33,6 +33,8 @@ func spiCounter(first uint32) func() uint32 {
 	return func() uint32 { first++; return first }
 }
 
+var source = netip.MustParseAddrPort("192.0.2.1:4500")
+
 // A packet is a message on its way.
 type packet struct {
 	msg  []byte
@@ -167,7 +169,7 @@ func (p *pair) toResponder() {
 	k := p.toR[0]
 	p.toR = p.toR[1:]
 	b := bytes.Clone(k.msg)
-	p.r.Receive(p.now, b, k.path, netip.MustParseAddrPort("192.0.2.1:4500"))
+	p.r.Receive(p.now, b, k.path, source)
 	clear(b)
 	p.collect()
 }

@@ -70,6 +70,7 @@ type Payload interface {
 // An Unknown is a payload of a type that this package does not read.
 type Unknown struct {
 	PayloadType PayloadType
+	Critical    bool // the C bit; Parse refuses unknown types that have it
 	Body        []byte
 }
 
@@ -208,6 +209,9 @@ func AppendPayloads(b []byte, ps []Payload) (PayloadType, []byte, error) {
 		}
 		start := len(b)
 		b = append(b, byte(next), 0, 0, 0)
+		if u, ok := p.(*Unknown); ok && u.Critical {
+			b[start+1] = 0x80
+		}
 		var err error
 		if b, err = p.appendBody(b); err != nil {
 			return 0, nil, err
