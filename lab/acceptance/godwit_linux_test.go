@@ -99,10 +99,23 @@ type client struct {
 // startClient invites, joins and runs a client; args go to client run.
 func startClient(t *testing.T, s *server, host *netns.Client, args ...string) *client {
 	t.Helper()
+	c := joinClient(t, s, host)
+	c.run(t, args...)
+	return c
+}
+
+// joinClient invites and joins a client.
+func joinClient(t *testing.T, s *server, host *netns.Client) *client {
+	t.Helper()
 	c := &client{host: host, dir: t.TempDir()}
 	must(t, host.Host, "client", "join", s.invite(t, host.Name), "--dir", c.dir)
-	c.Process = start(t, host.Host, append([]string{"client", "run", "--dir", c.dir, "--listen", proxyAddress}, args...)...)
 	return c
+}
+
+// run runs the client until it is ready.
+func (c *client) run(t *testing.T, args ...string) {
+	t.Helper()
+	c.Process = start(t, c.host.Host, append([]string{"client", "run", "--dir", c.dir, "--listen", proxyAddress}, args...)...)
 }
 
 // DialContext connects through the client's SOCKS5 proxy.
