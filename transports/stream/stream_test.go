@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
 	"testing"
 	"testing/iotest"
 
@@ -144,6 +145,42 @@ func TestQueuePeel(t *testing.T) {
 		t.Errorf("left %q, sizes %d and %d", c.bytes(), q.bulk.size, q.urgent.size)
 	}
 	q.close()
+}
+
+// breaking is a stream whose writes fail, which ends its reads with another error.
+type breaking struct{ shut chan struct{} }
+
+var errBroken = errors.New("broken")
+
+func (b breaking) WriteFrames([]byte) error   { return errBroken }
+func (b breaking) ReadFrames(r *Reader) error { <-b.shut; return io.ErrUnexpectedEOF }
+func (b breaking) Close() error               { close(b.shut); return nil } // twice would panic
+
+type ends chan error
+
+func (ends) Receive(transports.Carrier, []transports.Packet) {}
+func (e ends) Closed(_ transports.Carrier, err error)        { e <- err }
+
+// TestFirstCause: what ended the carrier is told, not what followed from it.
+func TestFirstCause(t *testing.T) {
+	e := make(ends, 2)
+	c := New(transports.TCP, transports.Description{}, e)
+	if err := c.Send([]transports.Packet{packet(isESP, "before Run")}); err != nil {
+		t.Fatal(err)
+	}
+	c.Run(breaking{make(chan struct{})})
+	if err := <-e; !errors.Is(err, errBroken) || len(e) != 0 {
+		t.Errorf("ended with %v, and %d times more", err, len(e))
+	}
+	// Closed before it began, the stream is closed and the end told all the same.
+	c = New(transports.TCP, transports.Description{}, e)
+	c.Close()
+	b := breaking{make(chan struct{})}
+	c.Run(b)
+	<-b.shut
+	if err := <-e; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("closed early: %v", err)
+	}
 }
 
 // FuzzReader: the packets do not depend on how the stream is cut, and framed

@@ -134,6 +134,37 @@ func TestPrefixInPieces(t *testing.T) {
 	})
 }
 
+// TestNothingKept: an ended carrier leaves nothing in its listener.
+func TestNothingKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		server, n := transporttest.NewRecorder(), transporttest.NewMemory()
+		ln, err := n.ListenTCP(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := NewListener(ln, server)
+		done := make(chan error)
+		go func() { done <- l.Serve() }()
+		conn, err := n.DialTCP(t.Context(), netip.Addr{}, address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn.Write([]byte("IKETCP\x00\x05esp"))
+		server.Packets(1)
+		conn.Close()
+		synctest.Wait()
+		l.mu.Lock()
+		if len(l.live) != 0 {
+			t.Errorf("%d left", len(l.live))
+		}
+		l.mu.Unlock()
+		l.Close()
+		if err := <-done; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("Serve: %v", err)
+		}
+	})
+}
+
 func TestBadLength(t *testing.T) {
 	raw(t, func(conn net.Conn, server *transporttest.Recorder) {
 		conn.Write([]byte("IKETCP\x00\x05esp\x00\x01never"))

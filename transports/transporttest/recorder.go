@@ -103,10 +103,10 @@ func (r *Recorder) Packets(n int) []transports.Packet {
 
 // Take waits for n packets, gives those that are there and forgets them.
 func (r *Recorder) Take(n int) []transports.Packet {
-	ps := r.Packets(n)
+	r.Packets(n)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	ps = r.packets
+	ps := r.packets
 	r.packets = nil
 	return ps
 }

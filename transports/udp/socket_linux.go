@@ -97,9 +97,7 @@ func parseControl(oob []byte) (segment int, local netip.Addr) {
 			local = netip.AddrFrom4([4]byte(data[4:8]))
 		case h.Level == unix.IPPROTO_IPV6 && h.Type == unix.IPV6_PKTINFO && len(data) >= unix.SizeofInet6Pktinfo:
 			// struct in6_pktinfo: address (16), interface (4)
-			if !local.Is4() {
-				local = netip.AddrFrom16([16]byte(data[:16])).Unmap()
-			}
+			local = netip.AddrFrom16([16]byte(data[:16])).Unmap()
 		}
 		oob = rest
 	}

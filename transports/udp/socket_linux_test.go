@@ -115,6 +115,34 @@ func TestJoins(t *testing.T) {
 	reads()
 }
 
+// TestLongRun: more than the kernel takes at once goes in as few calls as it can.
+func TestLongRun(t *testing.T) {
+	a, b := pair(t)
+	for _, c := range []struct{ count, size, calls int }{{2 * maxRun, 100, 2}, {2 * (maxRunBytes / 1400), 1400, 2}} {
+		ps := make([]transports.Packet, c.count)
+		for i := range ps {
+			ps[i] = transports.Packet{Kind: transports.KindESP, Data: transporttest.Payload(transports.KindESP, c.size, i)}
+		}
+		can := a.joins()
+		if err := sendAll(ps, 1472, a, peer{}); err != nil {
+			t.Fatal(err)
+		}
+		r := newReceiver()
+		calls := 0
+		for have := 0; have < len(ps); calls++ {
+			got, _, err := r.receive(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			have += len(got)
+		}
+		r.release()
+		if can && calls != c.calls {
+			t.Errorf("%d packets of %d bytes came in %d reads, want %d", c.count, c.size, calls, c.calls)
+		}
+	}
+}
+
 // TestNoFragments: DF is set whatever the kernel believes of the path.
 func TestNoFragments(t *testing.T) {
 	a, _ := pair(t)

@@ -2,6 +2,7 @@ package udp
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -205,6 +206,40 @@ func TestRefused(t *testing.T) {
 	if err := c.Send(one("again")); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("send after the end: %v", err)
 	}
+}
+
+// refusing is a network whose datagrams are refused when they are sent.
+type refusing struct{ transports.Network }
+
+type refusingConn struct{ net.Conn }
+
+func (refusingConn) Write([]byte) (int, error) { return 0, fatalErrnos[0] }
+
+func (n refusing) DialUDP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+	c, err := n.Network.DialUDP(ctx, local, remote)
+	return refusingConn{c}, err
+}
+
+// TestRefusedSend: the kernel may report the ICMP answer to the sender instead.
+func TestRefusedSend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client := transporttest.NewRecorder()
+		o := transports.Opening{Network: refusing{transporttest.NewMemory()}, Remote: address, Handler: client}
+		c, err := New(Options{}).Dial(t.Context(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Send(one("x")); !errors.Is(err, fatalErrnos[0]) {
+			t.Errorf("send: %v", err)
+		}
+		if ends := client.Ends(c); len(ends) != 1 || !errors.Is(ends[0], fatalErrnos[0]) {
+			t.Errorf("carrier ended with %v", ends)
+		}
+		o.First = func(transports.Description) []transports.Packet { return one("x") }
+		if _, err := New(Options{}).Dial(t.Context(), o); !errors.Is(err, fatalErrnos[0]) {
+			t.Errorf("dial: %v", err)
+		}
+	})
 }
 
 func TestMTU(t *testing.T) {
