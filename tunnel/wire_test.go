@@ -225,17 +225,20 @@ func checkPacket(b []byte) error {
 	return nil
 }
 
+// onesSum is the one's complement sum of RFC 1071, four bytes at a time: its
+// Section 2(C) allows that.
 func onesSum(b []byte) uint32 {
-	var sum uint32
-	for i, c := range b {
-		if i%2 == 0 {
-			sum += uint32(c) << 8
-		} else {
-			sum += uint32(c)
-		}
+	var sum uint64
+	for ; len(b) >= 4; b = b[4:] {
+		sum += uint64(binary.BigEndian.Uint32(b))
+	}
+	var rest [4]byte
+	copy(rest[:], b)
+	sum += uint64(binary.BigEndian.Uint32(rest[:]))
+	for sum > 0xffff {
 		sum = sum&0xffff + sum>>16
 	}
-	return sum&0xffff + sum>>16
+	return uint32(sum)
 }
 
 // dialed gives both ends of a TCP connection from a to b.
