@@ -37,7 +37,8 @@ const (
 )
 
 // A Dialer opens a connection to address, a host:port in which host may be a
-// name. network is "tcp". Its errors should match those of this package.
+// name. network is "tcp". It must give up when ctx ends; its errors should match
+// those of this package.
 type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Config says how to reach targets and whom to serve.

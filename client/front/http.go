@@ -24,11 +24,17 @@ type web struct {
 	transport *http.Transport
 	forward   *httputil.ReverseProxy
 	listener  *handedOver
-	handlers  sync.WaitGroup
+	served    chan struct{}  // closed when server takes no more connections
+	conns     sync.WaitGroup // connections in the hands of server
+	handlers  sync.WaitGroup // those that took theirs over included
 }
 
 func (s *Server) newWeb() *web {
-	w := &web{s: s, listener: &handedOver{conns: make(chan net.Conn), done: make(chan struct{})}}
+	w := &web{
+		s:        s,
+		listener: &handedOver{conns: make(chan net.Conn), done: make(chan struct{})},
+		served:   make(chan struct{}),
+	}
 	w.transport = &http.Transport{
 		DialContext:         s.dial,
 		DisableCompression:  true, // pass on what the server sends
@@ -59,11 +65,22 @@ func (s *Server) newWeb() *web {
 		MaxHeaderBytes:    maxHeader,
 		ErrorLog:          discard,
 		BaseContext:       func(net.Listener) context.Context { return s.ctx },
+		ConnState: func(_ net.Conn, state http.ConnState) {
+			switch state {
+			case http.StateNew:
+				w.conns.Add(1)
+			case http.StateHijacked, http.StateClosed:
+				w.conns.Done()
+			}
+		},
 	}
 	// Without TLS only HTTP/1 makes sense, and CONNECT needs to be hijacked.
 	w.server.Protocols = new(http.Protocols)
 	w.server.Protocols.SetHTTP1(true)
-	s.wg.Go(func() { _ = w.server.Serve(w.listener) })
+	go func() {
+		defer close(w.served)
+		_ = w.server.Serve(w.listener)
+	}()
 	return w
 }
 
@@ -78,7 +95,11 @@ func (w *web) handOver(c net.Conn) {
 func (w *web) close() {
 	_ = w.server.Close()
 	_ = w.listener.Close()
+	<-w.served
 	w.handlers.Wait()
+	// After an error reply net/http waits for half a second before it lets go
+	// of a connection, closed or not.
+	w.conns.Wait()
 	w.transport.CloseIdleConnections()
 }
 
