@@ -63,6 +63,12 @@ func TestMovesDownload(t *testing.T) {
 	atFirst := before
 
 	firstMove := time.Now()
+	// The log says how long each step took; nothing is asserted about it.
+	lap := firstMove
+	step := func(what string) {
+		t.Logf("%6.0f ms %s", float64(time.Since(lap).Microseconds())/1000, what)
+		lap = time.Now()
+	}
 	for i, move := range []struct {
 		to, encapsulation string
 		how               netns.Move
@@ -74,11 +80,16 @@ func TestMovesDownload(t *testing.T) {
 	} {
 		at := int64(i+1) * 60 * mega
 		d.reach(t, ctx, at)
+		step("until the move to " + move.to)
 		ask("before the move to " + move.to)
+		step("for answers before it")
 		n.Clients[0].Move(move.to, move.how)
 		ask("during the move to " + move.to)
+		step("for the move and answers after it")
 		settled(move.encapsulation, move.to)
+		step("until the status is right")
 		d.reach(t, ctx, at+afterMove-mega)
+		step("for the next 50 MB, " + move.encapsulation)
 		ask("after the move to " + move.to)
 		// Data has flowed since, so a fall from the right path would show.
 		now := settled(move.encapsulation, move.to)
