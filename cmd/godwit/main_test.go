@@ -141,13 +141,18 @@ func (w *lineWriter) Write(b []byte) (int, error) {
 
 // A safeBuffer may be read while it is written.
 type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+	mu      sync.Mutex
+	b       bytes.Buffer
+	changed chan struct{} // closed and replaced by each Write; nil until awaited
 }
 
 func (s *safeBuffer) Write(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.changed != nil {
+		close(s.changed)
+		s.changed = nil
+	}
 	return s.b.Write(b)
 }
 
@@ -155,6 +160,28 @@ func (s *safeBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// await waits until part was written.
+func (s *safeBuffer) await(t *testing.T, part string) {
+	t.Helper()
+	for {
+		s.mu.Lock()
+		if strings.Contains(s.b.String(), part) {
+			s.mu.Unlock()
+			return
+		}
+		if s.changed == nil {
+			s.changed = make(chan struct{})
+		}
+		changed := s.changed
+		s.mu.Unlock()
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatalf("%q was never written, but %q", part, s)
+		}
+	}
 }
 
 // initServer sets up a server and gives its folder.
