@@ -16,6 +16,7 @@ import (
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/link"
 	"github.com/godwit-net/godwit/mobility/owner"
+	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
@@ -55,10 +56,12 @@ type Client struct {
 	next      *ike.Session            // made beside a session that seems lost
 	children  map[uint32]*ike.Session // inbound SPIs
 	registrar *mobility.Registrar
-	retryAt   time.Time  // of the next attempt to connect
-	lonely    time.Time  // since when registrations have had no answer
-	attached  netip.Addr // what attachment gave when it was last asked
-	keepalive time.Time  // when a NAT keepalive is due
+	reply     *regmsg.Reply // in hand
+	replayed  uint32        // the registration for which the flight was replayed
+	retryAt   time.Time     // of the next attempt to connect
+	lonely    time.Time     // since when registrations have had no answer
+	attached  netip.Addr    // what attachment gave when it was last asked
+	keepalive time.Time     // when a NAT keepalive is due
 	remotes   []netip.Addr
 	lastErr   error
 	fatal     error

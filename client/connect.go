@@ -14,7 +14,6 @@ import (
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/ipsec/ike/message"
 	"github.com/godwit-net/godwit/mobility"
-	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
@@ -195,7 +194,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		c.session, c.next = s, nil
 	}
 	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
-	c.attached = c.attachment()
+	c.attached, c.replayed = c.attachment(), 0
 	c.link.SetRoundTrip(e.RoundTrip)
 
 	names := make([]transports.Name, len(c.c.Transports))
@@ -209,7 +208,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		Identification: uint64(now.UnixNano()),
 		PaddedSize:     func(transports.Name) int { return c.link.FullSize() },
 		NextID:         c.newID,
-		ReceiveState:   c.receiveState,
+		ReceiveState:   c.link.ReceiveState,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {
@@ -324,9 +323,4 @@ func (c *Client) dropChildren(s *ike.Session) {
 			c.link.Remove(spi)
 		}
 	}
-}
-
-func (c *Client) receiveState() regmsg.ReceiveState {
-	s := c.link.ReceiveState()
-	return regmsg.ReceiveState{Highest: s.Highest, Missing: s.Missing}
 }

@@ -35,7 +35,11 @@ func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
 		}
 		if err := c.registrar.Receive(now, reply, t.id); err != nil {
 			c.log.Debug("registration reply not used", slog.Any("err", err))
+			return
 		}
+		c.reply = reply
+		c.registrarActions(now)
+		c.reply = nil
 	})
 }
 
@@ -102,11 +106,25 @@ func (c *Client) use(a mobility.Use) {
 	if p := c.registrar.Current(); p.RTT > 0 {
 		c.link.SetRoundTrip(p.RTT)
 	}
+	if c.reply != nil && c.replayed != c.reply.Number {
+		c.replayed = c.reply.Number
+		c.replay(c.reply)
+	}
 	c.keepalive = time.Now().Add(keepaliveEvery)
 	if before != nil && before != ca.open {
 		c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),
 			slog.Any("local", ca.desc.Source), slog.Duration("rtt", a.RTT))
 	}
+}
+
+// replay sends again what the server has not received. A climb leaves a path
+// that works: what is under way there arrives.
+func (c *Client) replay(r *regmsg.Reply) {
+	if h := c.registrar.History(); len(h) == 0 || h[len(h)-1].Trigger == mobility.TriggerClimb {
+		return
+	}
+	c.inner.Load().stack.Resume()
+	c.link.Replay(r.Received)
 }
 
 // silent is called when data has been unanswered for too long.

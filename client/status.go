@@ -21,6 +21,7 @@ type Status struct {
 	PacketsSent     uint64 `json:"packets_sent"`   // ESP packets
 	PacketsReceived uint64 `json:"packets_received"`
 	PacketsDropped  uint64 `json:"packets_dropped"` // not ours, replayed, or damaged
+	PacketsResent   uint64 `json:"packets_resent"`  // sent again after a move
 	IKESent         uint64 `json:"ike_sent"`        // IKE messages
 	IKEReceived     uint64 `json:"ike_received"`
 
@@ -83,6 +84,7 @@ func (c *Client) fill(s *Status) {
 	n := c.link.Stats()
 	s.BytesSent, s.BytesReceived = n.BytesSent, n.BytesReceived
 	s.PacketsSent, s.PacketsReceived = n.PacketsSent, n.PacketsReceived
+	s.PacketsResent = n.PacketsResent
 	s.PacketsDropped = c.table.Strays.Load() + n.PacketsTooBig + n.PacketsFull
 	s.IKESent, s.IKEReceived = c.ikeSent.Load(), c.ikeReceived.Load()
 	if c.lastErr != nil {

@@ -31,6 +31,8 @@ type peer struct {
 	orphaned time.Time // since when there is no IKE SA; zero: there is one
 	verdict  mobility.Verdict
 	credit   int // bytes that the copy in hand allows to be sent
+	request  *regmsg.Request
+	replayed uint64 // identification of the registration whose flight was replayed
 	spoofed  atomic.Uint64
 }
 
@@ -171,7 +173,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		HomeAgent:    agent,
 		Preference:   s.c.Encapsulations,
 		Offers:       s.offers,
-		ReceiveState: p.receiveState,
+		ReceiveState: p.link.ReceiveState,
 		Logger:       s.log,
 	})
 	for _, a := range []netip.Addr{u.Inner4, u.Inner6} {
@@ -291,7 +293,9 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		if err != nil {
 			s.log.Debug("registration not used", slog.String("user", p.user.Name), slog.Any("err", err))
 		}
+		p.request = request
 		s.bindingActions(now, p)
+		p.request = nil
 	})
 }
 
@@ -315,6 +319,13 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			// The copy that brought this allows three times its size, and its
 			// reply has the same size.
 			p.link.Use(c, a.Validated, p.credit)
+			// Once for each registration; after a climb, what is under way on
+			// the old path arrives.
+			if r := p.request; r != nil && !r.Probe && p.replayed != r.Identification {
+				p.replayed = r.Identification
+				s.stack.Resume()
+				p.link.Replay(r.Received)
+			}
 		case mobility.Validate:
 			if c := s.carriers[a.ID]; c != nil {
 				p.link.Validate(c)
@@ -350,11 +361,6 @@ func (s *Server) sendReply(p *peer, a mobility.Send) {
 	if err != nil {
 		s.log.Debug("registration reply not sent", slog.String("user", p.user.Name), slog.Any("err", err))
 	}
-}
-
-func (p *peer) receiveState() regmsg.ReceiveState {
-	r := p.link.ReceiveState()
-	return regmsg.ReceiveState{Highest: r.Highest, Missing: r.Missing}
 }
 
 // offers lists what the server takes. Where is left open: the address that the

@@ -18,6 +18,7 @@ type Queue struct {
 	count  int
 	bytes  int
 	drops  uint64
+	woken  bool
 	closed bool
 }
 
@@ -62,7 +63,8 @@ func (q *Queue) grow() {
 }
 
 // Take moves the oldest packets into ps, as many as there are and fit, and
-// gives their references to the caller. It waits until there is at least one.
+// gives their references to the caller. It waits until there is at least one,
+// or until Wake, and may return 0 then.
 // After Close it returns net.ErrClosed; for an empty ps it returns 0 at once.
 func (q *Queue) Take(ps []Packet) (int, error) {
 	if len(ps) == 0 {
@@ -70,9 +72,10 @@ func (q *Queue) Take(ps []Packet) (int, error) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.count == 0 && !q.closed {
+	for q.count == 0 && !q.closed && !q.woken {
 		q.ready.Wait()
 	}
+	q.woken = false
 	if q.closed {
 		return 0, net.ErrClosed
 	}
@@ -86,6 +89,14 @@ func (q *Queue) Take(ps []Packet) (int, error) {
 	}
 	q.count -= n
 	return n, nil
+}
+
+// Wake has the Take that waits, or else the next one, return without waiting.
+func (q *Queue) Wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.woken = true
+	q.ready.Broadcast()
 }
 
 // Bytes is the sum of the lengths of the packets that wait.

@@ -169,7 +169,7 @@ func TestMoveWhereUDPPasses(t *testing.T) {
 				w := newWorld(t, r)
 				defer w.close()
 				m := w.join("laptop", 10)
-				d := m.talk(r / 10)
+				d := m.talk(r / 20)
 				settle()
 				before := m.client.Status()
 				if before.Path == nil || before.Path.Encapsulation != "udp" || before.Path.Verdict != "nat" {
@@ -305,8 +305,10 @@ func TestIdleLinkIsQuiet(t *testing.T) {
 		<-m.client.Ready()
 		settle()
 		n := 0
+		start := time.Now()
 		stop := w.in.Trace(func(e lab.Event) {
 			if e.Fate == lab.Sent && e.Size != 1 {
+				t.Log(e.Time.Sub(start), e)
 				n++
 			}
 		})

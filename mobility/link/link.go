@@ -18,6 +18,7 @@ import (
 
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
@@ -53,8 +54,9 @@ type Config struct {
 	// being closed. May be nil.
 	SendFailed func(c transports.Carrier, err error)
 
-	MTU        int // largest inner packet on a datagram encapsulation, in bytes
-	QueueBytes int // 0 means DefaultQueueBytes
+	MTU         int // largest inner packet on a datagram encapsulation, in bytes
+	QueueBytes  int // 0 means DefaultQueueBytes
+	FlightBytes int // 0 means DefaultFlightBytes
 }
 
 // Stats counts what went through a link since it was made.
@@ -63,6 +65,7 @@ type Stats struct {
 	PacketsSent, PacketsReceived uint64 // ESP packets
 	PacketsTooBig                uint64 // inner packets that no carrier could take
 	PacketsFull                  uint64 // inner packets dropped as the queue was full
+	PacketsResent                uint64 // ESP packets that replayed what a move had lost
 }
 
 // A Link carries inner packets between two terminals. Its methods may be called
@@ -83,10 +86,14 @@ type Link struct {
 	closed   bool
 	wg       sync.WaitGroup
 
-	life liveness
+	life   liveness
+	flight flight
+
+	replay  atomic.Pointer[regmsg.ReceiveState] // asked for, not done yet
+	replays atomic.Uint64                       // how often it was asked for
 
 	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
-	tooBig, full                                           atomic.Uint64
+	tooBig, full, resent                                   atomic.Uint64
 }
 
 // path is a carrier with what is known of it.
@@ -102,12 +109,15 @@ func New(c Config) *Link {
 	if c.QueueBytes == 0 {
 		c.QueueBytes = DefaultQueueBytes
 	}
+	if c.FlightBytes == 0 {
+		c.FlightBytes = DefaultFlightBytes
+	}
 	l := &Link{c: c, log: c.Logger, queue: tunnel.NewQueue(c.QueueBytes), children: make(map[uint32]*inbound)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.changed.L = &l.mu
-	l.life.link = l
+	l.life.link, l.flight.link = l, l
 	l.life.rtt.Store(int64(MinSilence / 3))
 	l.startPump()
 	return l
@@ -132,6 +142,7 @@ func (l *Link) Close() {
 	l.queue.Close()
 	l.life.stop()
 	l.wg.Wait()
+	l.flight.stop()
 }
 
 // Install adds a pair of SAs. An initiator's child carries data at once; a
@@ -278,16 +289,17 @@ func (l *Link) Seal(inner []byte, padTo int) ([]byte, error) {
 func (l *Link) FullSize() int { return l.c.MTU + esp.MaxOverhead }
 
 // ReceiveState is what has arrived on the pair of SAs in use.
-func (l *Link) ReceiveState() esp.ReceiveState {
+func (l *Link) ReceiveState() regmsg.ReceiveState {
 	out := l.outbound.Load()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, e := range l.children {
 		if e.out == out {
-			return e.in.State()
+			s := e.in.State()
+			return regmsg.ReceiveState{SPI: e.in.SPI(), Highest: s.Highest, Missing: s.Missing}
 		}
 	}
-	return esp.ReceiveState{}
+	return regmsg.ReceiveState{}
 }
 
 // Stats tells what went through.
@@ -295,7 +307,7 @@ func (l *Link) Stats() Stats {
 	return Stats{
 		BytesSent: l.bytesSent.Load(), BytesReceived: l.bytesReceived.Load(),
 		PacketsSent: l.packetsSent.Load(), PacketsReceived: l.packetsReceived.Load(),
-		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.full.Load(),
+		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.full.Load(), PacketsResent: l.resent.Load(),
 	}
 }
 

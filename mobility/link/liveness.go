@@ -19,6 +19,7 @@ type liveness struct {
 	rtt  atomic.Int64
 
 	dataIn     atomic.Int64 // when data last came in, Unix nanoseconds
+	in         atomic.Int64 // when anything authentic last came in
 	out        atomic.Int64 // when anything last went out
 	unanswered atomic.Int64 // when data went out with nothing heard since; 0: none
 
@@ -48,13 +49,15 @@ func (v *liveness) sentOther() { v.out.Store(time.Now().UnixNano()) }
 // heard notes that authentic packets came in. Only what comes by the carrier
 // in use speaks for it.
 func (v *liveness) heard(current, data bool) {
+	now := time.Now().UnixNano()
+	v.in.Store(now)
 	if current {
 		v.unanswered.Store(0)
 	}
 	if !data {
 		return
 	}
-	v.dataIn.Store(time.Now().UnixNano())
+	v.dataIn.Store(now)
 	if !v.ackArmed.Swap(true) {
 		v.arm(&v.ack, AckDelay, v.checkAck)
 	}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
@@ -23,14 +24,14 @@ const (
 
 // buffers are what a pump works in. An idle link holds none.
 type buffers struct {
-	plain, cut, sealed []byte
-	segs, esp          [][]byte
-	pkts               []transports.Packet
+	cut, sealed []byte
+	segs, esp   [][]byte
+	pkts        []transports.Packet
+	replays     uint64 // Link.replays when the first of sealed was sealed
 }
 
 var bufferPool = sync.Pool{New: func() any {
 	return &buffers{
-		plain:  make([]byte, 0, 68<<10),
 		cut:    make([]byte, 0, 80<<10),
 		sealed: make([]byte, 0, 160<<10),
 	}
@@ -56,12 +57,11 @@ func (l *Link) pump(generation int64) {
 			return
 		}
 		b := bufferPool.Get().(*buffers)
+		l.replayNow(b)
 		for i := range ps[:n] {
-			b.plain = ps[i].AppendTo(b.plain[:0])
-			ps[i].Release()
+			l.bytesSent.Add(uint64(ps[i].Len()))
+			l.seal(b, ps[i], 0, nil)
 			ps[i] = tunnel.Packet{}
-			l.bytesSent.Add(uint64(len(b.plain)))
-			l.seal(b)
 			if len(b.sealed) >= flushBytes || i == n-1 {
 				l.flush(b)
 			}
@@ -70,32 +70,65 @@ func (l *Link) pump(generation int64) {
 	}
 }
 
-// seal cuts b.plain to what the path takes and appends the sealed packets.
-func (l *Link) seal(b *buffers) {
+// seal cuts a packet to what the path takes, appends the sealed pieces to b
+// and keeps the packet for a replay. In a replay of a packet that was cut to
+// mtu, only the pieces that are missing are sealed, if they can be told apart.
+func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) bool) {
 	p := l.waitPath(0)
-	if p == nil {
-		return
-	}
 	out := l.outbound.Load()
-	if out == nil {
+	if p == nil || out == nil {
+		pkt.Release()
 		return
 	}
 	var err error
-	b.cut, b.segs, err = tunnel.Cut(b.plain, p.inner, b.cut[:0], b.segs[:0])
+	b.cut, b.segs, err = pkt.AppendCut(b.cut[:0], p.inner, b.segs[:0])
 	if err != nil {
+		pkt.Release()
 		l.tooBig.Add(1)
 		l.log.Debug("packet dropped", slog.Any("err", err))
 		return
 	}
+	if missing != nil && mtu == p.inner {
+		kept := b.segs[:0]
+		for i, s := range b.segs {
+			if missing(i) {
+				kept = append(kept, s)
+			}
+		}
+		// The packet goes back into the flight whole: which of its pieces
+		// these are is not remembered.
+		b.segs = kept
+	}
+	if len(b.esp) == 0 {
+		b.replays = l.replays.Load()
+	}
+	n := len(b.esp)
 	b.sealed, b.esp, err = out.SealBatch(b.sealed, b.segs, b.esp)
 	if err != nil {
 		l.log.Warn("packet not sealed", slog.Any("err", err))
 	}
+	if len(b.esp) == n {
+		pkt.Release()
+		return
+	}
+	low, _ := esp.SequenceLow(b.esp[n])
+	l.flight.add(sent{packet: pkt, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner})
+}
+
+// widen gives the sequence number with these low 32 bits that was the last of
+// its kind when last was used.
+func widen(low uint32, last uint64) uint64 {
+	seq := last&^0xffffffff | uint64(low)
+	if seq > last {
+		seq -= 1 << 32
+	}
+	return seq
 }
 
 // flush sends the sealed packets. A carrier that fails before another is in
 // use gets them again a little later: they have their sequence numbers, so a
-// second copy dies in the peer's replay window.
+// second copy dies in the peer's replay window. When a replay was asked for
+// meanwhile, it takes care of them: they are part of the flight.
 func (l *Link) flush(b *buffers) {
 	for _, e := range b.esp {
 		b.pkts = append(b.pkts, transports.Packet{Kind: transports.KindESP, Data: e})
@@ -103,6 +136,9 @@ func (l *Link) flush(b *buffers) {
 	for pkts := b.pkts; len(pkts) > 0; {
 		p := l.waitPath(len(pkts[0].Data))
 		if p == nil {
+			break
+		}
+		if b.replays != l.replays.Load() {
 			break
 		}
 		n := p.allow(pkts)

@@ -1,0 +1,194 @@
+package link
+
+import (
+	"sync"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/esp"
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/tunnel"
+)
+
+// DefaultFlightBytes bounds the sent packets that are kept for a replay.
+const DefaultFlightBytes = 4 << 20
+
+const (
+	// flightIdle is how long after the last packet the flight is kept when the
+	// peer has been heard since: what it lost by then it has asked for again.
+	flightIdle = 2 * time.Second
+	// flightAge ends it in any case; a client may be without a network for
+	// long, but not all of them at once may keep memory for good.
+	flightAge = 30 * time.Minute
+)
+
+// A flight is what has been sent lately. After a move the other end's receive
+// state says which of it the old path swallowed, and that is sent again, newly
+// protected: nobody's timer has to find out (DESIGN.md, Section 6).
+type flight struct {
+	link *Link
+
+	mu      sync.Mutex
+	ring    []sent // its length is a power of two
+	head    int
+	count   int
+	bytes   int
+	last    time.Time // of the last add
+	timer   *time.Timer
+	armed   bool
+	stopped bool
+}
+
+// sent is an inner packet with the ESP packets that carried it.
+type sent struct {
+	packet tunnel.Packet
+	out    *esp.Outbound
+	first  uint64 // sequence number of the first ESP packet
+	n      int    // ESP packets
+	mtu    int    // that the inner packet was cut to
+}
+
+// add keeps e and takes its packet over; the oldest give way.
+func (f *flight) add(e sent) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		e.packet.Release()
+		return
+	}
+	for f.count > 0 && f.bytes+e.packet.Len() > f.link.c.FlightBytes {
+		f.drop()
+	}
+	if f.count == len(f.ring) {
+		ring := make([]sent, max(16, 2*len(f.ring)))
+		n := copy(ring, f.ring[f.head:])
+		copy(ring[n:], f.ring[:f.head])
+		f.ring, f.head = ring, 0
+	}
+	f.ring[(f.head+f.count)&(len(f.ring)-1)] = e
+	f.count++
+	f.bytes += e.packet.Len()
+	f.last = time.Now()
+	if !f.armed {
+		f.armed = true
+		if f.timer == nil {
+			f.timer = time.AfterFunc(flightIdle, f.check)
+		} else {
+			f.timer.Reset(flightIdle)
+		}
+	}
+}
+
+// drop releases the oldest packet; the caller holds mu.
+func (f *flight) drop() {
+	e := &f.ring[f.head]
+	f.bytes -= e.packet.Len()
+	e.packet.Release()
+	*e = sent{}
+	f.head = (f.head + 1) & (len(f.ring) - 1)
+	f.count--
+}
+
+// check lets go of the flight when nothing was sent for a while.
+func (f *flight) check() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.stopped {
+		return
+	}
+	idle := time.Since(f.last)
+	heard := time.Unix(0, f.link.life.in.Load()).After(f.last)
+	if idle >= flightIdle && heard || idle >= flightAge {
+		for f.count > 0 {
+			f.drop()
+		}
+		f.ring, f.head, f.armed = nil, 0, false
+		return
+	}
+	f.timer.Reset(max(flightIdle-idle, flightIdle/2))
+}
+
+// take empties the flight and gives its packets, oldest first, to the caller.
+func (f *flight) take() []sent {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	all := make([]sent, 0, f.count)
+	for ; f.count > 0; f.count-- {
+		all = append(all, f.ring[f.head])
+		f.ring[f.head] = sent{}
+		f.head = (f.head + 1) & (len(f.ring) - 1)
+	}
+	f.bytes = 0
+	return all
+}
+
+func (f *flight) stop() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stopped = true
+	if f.timer != nil {
+		f.timer.Stop()
+	}
+	for f.count > 0 {
+		f.drop()
+	}
+}
+
+// Replay has everything sent again, by the carrier in use, that the other end
+// has not received according to its state, before what is queued. It is called
+// once for each move, after Use.
+func (l *Link) Replay(state regmsg.ReceiveState) {
+	if state.SPI == 0 {
+		return
+	}
+	l.replay.Store(&state)
+	l.replays.Add(1)
+	l.queue.Wake()
+	l.wake()
+}
+
+// replayNow does what Replay asked for. It runs on the pump, and says whether
+// there was something to do.
+func (l *Link) replayNow(b *buffers) bool {
+	state := l.replay.Swap(nil)
+	if state == nil {
+		return false
+	}
+	arrived := esp.ReceiveState{Highest: state.Highest, Missing: state.Missing}
+	for _, e := range l.flight.take() {
+		missing := e.missing(state.SPI, arrived)
+		if missing == nil {
+			e.packet.Release()
+			continue
+		}
+		n := len(b.esp)
+		l.seal(b, e.packet, e.mtu, missing)
+		l.resent.Add(uint64(len(b.esp) - n))
+		if len(b.sealed) >= flushBytes {
+			l.flush(b)
+		}
+	}
+	l.flush(b)
+	return true
+}
+
+// missing tells which of the ESP packets have not arrived; nil if all have, or
+// if the state is not about their SA.
+func (e *sent) missing(spi uint32, r esp.ReceiveState) func(i int) bool {
+	if e.out.SPI() != spi {
+		return nil
+	}
+	lost := func(i int) bool {
+		seq := e.first + uint64(i)
+		if seq > r.Highest {
+			return true
+		}
+		got, known := r.Arrived(seq)
+		return known && !got
+	}
+	for i := range e.n {
+		if lost(i) {
+			return lost
+		}
+	}
+	return nil
+}
