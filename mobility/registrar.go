@@ -241,9 +241,10 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		return err
 	}
 	c.cookie, c.known = m.Cookie, c.known || m.Validated
-	if !m.Validated && !m.Cookie.IsZero() {
+	if !m.Cookie.IsZero() && (!m.Validated || m.PaddedSize > 0 && !reliable(c.name)) {
 		// Every such reply is answered: it comes again when the last
-		// confirmation was lost.
+		// confirmation was lost. Where the address is proven, the server still
+		// has to learn that packets of full size come through.
 		r.do(Send{ID: id, Message: r.confirmation(c, m.PaddedSize, 0)})
 	}
 	if m.PaddedSize > 0 && !c.proven {

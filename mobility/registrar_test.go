@@ -198,7 +198,7 @@ func TestMoveWhereUDPIsSlow(t *testing.T) {
 	rt.want("whether the confirmation has arrived is not known", "decision udp", "decision udp", "decision udp")
 	rt.mustReply(udp, selects(udp, 2))
 	rt.after(0)
-	rt.want("the rest is closed", "close tcp")
+	rt.want("the rest is closed", "confirmation udp", "close tcp")
 	if rt.r.Registering() || !rt.r.NextTimeout().IsZero() {
 		t.Errorf("not idle: %v", rt.r.NextTimeout())
 	}
@@ -441,7 +441,7 @@ func TestClimb(t *testing.T) {
 	rt.want("the client decides", "confirmation udp", "use udp", "decision udp")
 	rt.mustReply(udp, selects(udp, 1))
 	rt.after(time.Second)
-	rt.want("the old carrier stays for what is in flight")
+	rt.want("the old carrier stays for what is in flight", "confirmation udp")
 	rt.after(time.Second)
 	rt.want("and is closed", "close websocket", "close tcp")
 	rt.after(time.Hour)
@@ -458,6 +458,7 @@ func TestESPIsClimbedToWithoutTranslation(t *testing.T) {
 		rt.drain()
 		rt.after(2 * time.Second)
 		rt.mustReply(udp, func(m *regmsg.Reply) { m.Verdict = verdict })
+		rt.drain()
 		rt.log = nil
 		rt.after(16 * time.Second)
 		if got := strings.Join(rt.log, ", "); !strings.HasPrefix(got, want) || want == "" && got != "" {
