@@ -40,6 +40,8 @@ var mayImport = map[string][]string{
 	"transports/websocket": {"transports", "transports/stream"},
 	"transports/portmux":   {},
 	"transports/system":    {"transports"},
+	// What tests are made of; it runs them on the real network too.
+	"transports/transporttest": {"transports", "transports/system"},
 
 	"ipsec/esp":         {},
 	"ipsec/ike":         {"ipsec/esp", "ipsec/ike"},

@@ -11,16 +11,13 @@ import (
 
 const (
 	lengthSize = 2
-	// markerSize is the size of the non-ESP marker, four zero bytes where an
-	// ESP packet has its SPI.
-	markerSize = 4
 	maxFrame   = 65535
 )
 
 // FrameSize is how many bytes AppendFrame adds for p.
 func FrameSize(p transports.Packet) int {
 	if p.Kind == transports.KindIKE {
-		return lengthSize + markerSize + len(p.Data)
+		return lengthSize + transports.MarkerSize + len(p.Data)
 	}
 	return lengthSize + len(p.Data)
 }
@@ -57,22 +54,10 @@ func Split(b []byte, ps []transports.Packet) (rest []byte, out []transports.Pack
 		if len(b) < n {
 			break
 		}
-		if p, ok := Classify(b[lengthSize:n:n]); ok {
+		if p, ok := transports.Classify(b[lengthSize:n:n]); ok {
 			ps = append(ps, p)
 		}
 		b = b[n:]
 	}
 	return b, ps, nil
-}
-
-// Classify tells what a frame or a UDP datagram holds: RFC 3948, Sections 2.1 to
-// 2.3. It is false for NAT-keepalives and for what holds nothing.
-func Classify(b []byte) (transports.Packet, bool) {
-	switch {
-	case len(b) == 0, len(b) == 1 && b[0] == 0xFF:
-		return transports.Packet{}, false
-	case len(b) >= markerSize && binary.BigEndian.Uint32(b) == 0:
-		return transports.Packet{Kind: transports.KindIKE, Data: b[markerSize:]}, len(b) > markerSize
-	}
-	return transports.Packet{Kind: transports.KindESP, Data: b}, true
 }

@@ -8,7 +8,6 @@ import (
 	"syscall"
 
 	"github.com/godwit-net/godwit/transports"
-	"github.com/godwit-net/godwit/transports/stream"
 )
 
 const (
@@ -18,7 +17,6 @@ const (
 	// segments (UDP_MAX_SEGMENTS) and what fits an IPv4 packet.
 	maxRun      = 64
 	maxRunBytes = 65000
-	markerSize  = 4
 	// receiveBuffer is what to ask of the kernel for arriving datagrams: 4 MiB
 	// are 30 ms at 1 Gbit/s, which covers a busy reader.
 	receiveBuffer = 4 << 20
@@ -138,7 +136,7 @@ func sendAll(ps []transports.Packet, mtu int, s socket, to peer) error {
 // wireSize is the size of p's UDP payload.
 func wireSize(p transports.Packet) int {
 	if p.Kind == transports.KindIKE {
-		return markerSize + len(p.Data)
+		return transports.MarkerSize + len(p.Data)
 	}
 	return len(p.Data)
 }
@@ -177,7 +175,7 @@ func split(b []byte, segment int, ps []transports.Packet) []transports.Packet {
 	}
 	for len(b) > 0 {
 		n := min(segment, len(b))
-		if p, ok := stream.Classify(b[:n:n]); ok {
+		if p, ok := transports.Classify(b[:n:n]); ok {
 			ps = append(ps, p)
 		}
 		b = b[n:]
