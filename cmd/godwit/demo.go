@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -270,12 +271,18 @@ func moveOnce(ctx context.Context, out io.Writer, c *client.Client) {
 			if newest(s) <= before {
 				continue
 			}
-			if r := s.Registrations[len(s.Registrations)-1]; r.Done {
+			if r := s.Registrations[len(s.Registrations)-1]; complete(r) {
 				fmt.Fprintln(out, receipt(r))
 				return
 			}
 		}
 	}
+}
+
+// complete tells whether nothing more is worth waiting for.
+func complete(r client.Registration) bool {
+	unanswered := func(c client.Copy) bool { return !c.Answered }
+	return r.Done || r.Selected != "" && len(r.Copies) > 0 && !slices.ContainsFunc(r.Copies, unanswered)
 }
 
 // newest is the highest registration number.
