@@ -25,6 +25,10 @@ const messageSize = 700
 // or padded to full size.
 func isData(size int) bool { return size >= messageSize+60 && size < messageSize+180 }
 
+// isAnyData tells packets with messages from registrations: several messages
+// may have become one packet. Padded registrations have 1,416 bytes.
+func isAnyData(size int) bool { return size >= messageSize+60 && size != 1416 }
+
 // A duplex is a connection through the tunnel to a service at the target, with
 // a message leaving each way every so often. Both directions are checked byte
 // by byte.
@@ -119,7 +123,8 @@ func (d *duplex) end() (near, far int) {
 type timeline struct {
 	mu              sync.Mutex
 	first           time.Time // the first packet out: the RREQ, or the SYN in front of it
-	dataOut, dataIn time.Time
+	dataOut, dataIn time.Time // packets with one message
+	anyOut, anyIn   time.Time // packets larger than those
 	proto           lab.Proto
 }
 
@@ -134,10 +139,16 @@ func (m *mobile) watch(host netip.Addr) (*timeline, func()) {
 			if tl.first.IsZero() {
 				tl.first = e.Time
 			}
+			if tl.anyOut.IsZero() && isAnyData(e.Size) {
+				tl.anyOut = e.Time
+			}
 			if tl.dataOut.IsZero() && isData(e.Size) {
 				tl.dataOut, tl.proto = e.Time, e.Proto
 			}
 		case e.Where == m.host.Name() && e.Fate == lab.Delivered && e.Dst.Addr() == host:
+			if tl.anyIn.IsZero() && isAnyData(e.Size) {
+				tl.anyIn = e.Time
+			}
 			if tl.dataIn.IsZero() && isData(e.Size) {
 				tl.dataIn = e.Time
 			}

@@ -44,12 +44,15 @@ type world struct {
 	in     *lab.Internet
 	wifi   *lab.Network // NAT that keeps ports
 	cell   *lab.Network // NAPT
-	server *server.Server
+	host   *lab.Host    // the server's
 	target *lab.Host
 
 	ctx   context.Context
 	end   context.CancelFunc
 	tasks sync.WaitGroup
+
+	ikeLife, childLife time.Duration // of both ends; 0 means the defaults
+	stopServer         context.CancelFunc
 
 	serverKey ed25519.PrivateKey
 	cert      tls.Certificate
@@ -77,7 +80,7 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 
 // newWorld builds two access networks whose round trip to the server is r, and
 // starts the server and an echo service at the target.
-func newWorld(t *testing.T, r time.Duration) *world {
+func newWorld(t *testing.T, r time.Duration, options ...func(*world)) *world {
 	w := &world{t: t, in: lab.New(1), cert: certificate(), users: make(map[string]*server.User)}
 	w.ctx, w.end = context.WithCancel(t.Context())
 	_, w.serverKey, _ = ed25519.GenerateKey(rand.Reader)
@@ -89,14 +92,22 @@ func newWorld(t *testing.T, r time.Duration) *world {
 		Prefixes: lab.Prefixes("10.2.0.0/24"), Link: lab.Link{Delay: r / 2},
 		NAT: &lab.NAT{Outside: lab.Addrs("203.0.113.2"), ChangePort: true},
 	})
-	serverHost := w.in.AddHost("server")
-	serverHost.Attach("eth0", w.in.Core(), lab.Addrs("198.51.100.2")...)
+	w.host = w.in.AddHost("server")
+	w.host.Attach("eth0", w.in.Core(), lab.Addrs("198.51.100.2")...)
 	w.target = w.in.AddHost("target")
 	w.target.Attach("eth0", w.in.Core(), lab.Addrs("192.0.2.10")...)
+	for _, o := range options {
+		o(w)
+	}
+	w.serve()
+	return w
+}
 
+// serve starts a server with the world's key.
+func (w *world) serve() {
 	s, err := server.New(server.Config{
 		Logger:         w.logger("server"),
-		Network:        serverHost,
+		Network:        w.host,
 		Listen:         netip.MustParseAddrPort(serverAt),
 		PrivateKey:     w.serverKey,
 		TLSCertificate: w.cert,
@@ -104,24 +115,28 @@ func newWorld(t *testing.T, r time.Duration) *world {
 		Pool4:          netip.MustParsePrefix("10.77.0.0/16"),
 		Pool6:          netip.MustParsePrefix("fd77::/64"),
 		Lookup:         w.lookup,
+		IKELifetime:    w.ikeLife,
+		ChildLifetime:  w.childLife,
 		Egress: func(ctx context.Context, _, address string) (net.Conn, error) {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {
 				return nil, err
 			}
-			return serverHost.DialTCP(ctx, netip.Addr{}, to)
+			return w.host.DialTCP(ctx, netip.Addr{}, to)
 		},
 	})
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
-	w.server = s
+	ctx, stop := context.WithCancel(w.ctx)
+	done := make(chan struct{})
+	w.stopServer = func() { stop(); <-done }
 	w.tasks.Go(func() {
-		if err := s.Run(w.ctx); err != nil {
-			t.Errorf("server: %v", err)
+		defer close(done)
+		if err := s.Run(ctx); err != nil {
+			w.t.Errorf("server: %v", err)
 		}
 	})
-	return w
 }
 
 func (w *world) logger(who string) *slog.Logger {
@@ -144,6 +159,7 @@ func (w *world) lookup(key ed25519.PublicKey) (*server.User, error) {
 func (w *world) close() {
 	w.end()
 	w.tasks.Wait()
+	w.in.Close()
 }
 
 // A mobile is a host with a client.
@@ -181,6 +197,9 @@ func (w *world) join(name string, number byte) *mobile {
 		PrivateKey:   private,
 		Changes:      h.Changes(),
 		LocalAddress: h.LocalAddress,
+
+		IKELifetime:   w.ikeLife,
+		ChildLifetime: w.childLife,
 	})
 	if err != nil {
 		w.t.Fatal(err)
