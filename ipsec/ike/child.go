@@ -313,14 +313,13 @@ func (s *Session) childRefused(now time.Time, r *request, n *message.Notify) {
 }
 
 // handleCreateChild answers CREATE_CHILD_SA, whatever it is to create.
-func (s *Session) handleCreateChild(now time.Time, sa *ikeSA, ps []message.Payload) []message.Payload {
+func (s *Session) handleCreateChild(now time.Time, sa *ikeSA, ps []message.Payload) ([]message.Payload, func()) {
 	offered, ok1 := message.Find[*message.SA](ps)
 	nonce, ok2 := message.Find[*message.Nonce](ps)
 	var reply []message.Payload
 	var refused *RefusalError
 	switch {
 	case !ok1 || !ok2:
-		// Fatal for other exchanges; here nothing is lost by going on.
 		refused = refuse(message.InvalidSyntax, "a payload is missing")
 	case sa != s.sa:
 		refused = refuse(message.TemporaryFailure, "the IKE SA is on its way out")
@@ -329,11 +328,14 @@ func (s *Session) handleCreateChild(now time.Time, sa *ikeSA, ps []message.Paylo
 	default:
 		reply, refused = s.handleChild(now, sa, ps, nonce.Data)
 	}
-	if refused != nil {
-		s.debug("refused", refused)
-		return []message.Payload{refused.payload()}
+	if refused == nil {
+		return reply, nil
 	}
-	return reply
+	if refused.Type == message.InvalidSyntax {
+		return s.fatal(now, refused)
+	}
+	s.debug("refused", refused)
+	return []message.Payload{refused.payload()}, nil
 }
 
 // handleChild answers a request for a new Child SA or the rekeying of one, by

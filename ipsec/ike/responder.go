@@ -76,7 +76,7 @@ func (r *Responder) Receive(now time.Time, msg []byte, path Path, source netip.A
 		return
 	}
 	if h.Exchange == message.IKESAInit && !h.Response() {
-		if h.FromInitiator() && h.ResponderSPI == 0 && h.ID == 0 {
+		if h.FromInitiator() && h.ResponderSPI == 0 && h.ID == 0 && len(msg) <= maxInit {
 			if err := r.init(now, &h, msg, path); err != nil {
 				r.dropped(source, err)
 			}

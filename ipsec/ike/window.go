@@ -129,7 +129,7 @@ func (s *Session) handle(now time.Time, sa *ikeSA, e message.ExchangeType, ps []
 	case e == message.IKEAuth && s.state == stateInit:
 		return s.handleAuth(now, sa, ps)
 	case e == message.CreateChildSA && s.state == stateEstablished:
-		return s.handleCreateChild(now, sa, ps), nil
+		return s.handleCreateChild(now, sa, ps)
 	case e == message.Informational && s.state == stateEstablished:
 		return s.handleInformational(now, sa, ps)
 	}
