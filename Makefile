@@ -1,0 +1,123 @@
+# make demo    try it out: server, client and a small web site in one process
+# make test    every check there is; says what it had to skip
+# make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
+# make build   bin/godwit
+# make lint    format, vet, staticcheck, go.mod
+
+SHELL := /bin/bash
+GO ?= go
+FUZZTIME ?= 5m
+FUZZ ?= .
+
+# Programs that tests need, each with the Debian package it comes in. `make
+# test` installs what is missing when it is run by root on a system with apt;
+# INSTALL=no keeps it from that.
+PROGRAMS := nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev
+INSTALL ?= yes
+
+# With REQUIRE_ALL=yes, as in .ci/run, a check that cannot run fails.
+REQUIRE_ALL ?= no
+
+# Tests with build tags of their own, by folder.
+tagged = $(sort $(dir $(shell grep -rl --include='*_test.go' '^//go:build $(1)$$' . | sed 's|^\./||;s|^|./|')))
+TAGS := netns,virtualtime
+
+# What had to be skipped, one a line.
+SKIPPED := $(shell mktemp -u $${TMPDIR:-/tmp}/godwit-skipped.XXXXXX)
+
+step = @printf '\n=== %s\n' "$(1)"
+skip = { printf 'skipped: %s\n' "$(1)" | tee -a $(SKIPPED); [ "$(REQUIRE_ALL)" != yes ]; }
+
+.PHONY: demo test fuzz build lint programs format vet staticcheck tidy unit virtualtime netns fuzz-short cross summary
+.NOTPARALLEL:
+
+demo: build
+	@exec ./bin/godwit demo
+
+build:
+	@$(GO) build -o bin/godwit ./cmd/godwit
+
+test: programs lint unit virtualtime netns fuzz-short cross summary
+
+lint: format vet staticcheck tidy
+
+programs:
+	$(call step,programs that the tests need)
+	@missing=(); for p in $(PROGRAMS); do \
+	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${p%%:*}" >/dev/null || missing+=("$${p##*:}"); \
+	done; \
+	if [ $${#missing[@]} = 0 ]; then echo "all there"; \
+	elif [ "$(INSTALL)" = yes ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  echo "installing $${missing[*]}"; \
+	  export DEBIAN_FRONTEND=noninteractive; \
+	  { apt-get -qq update && apt-get -qq install -y --no-install-recommends "$${missing[@]}" >/dev/null; } || \
+	    echo "could not install $${missing[*]}; the steps below say what that means"; \
+	else echo "missing, and not installed without root and apt: $${missing[*]}"; fi
+
+format:
+	$(call step,gofmt)
+	@files=$$(gofmt -l .) && if [ -n "$$files" ]; then printf 'not formatted:\n%s\n' "$$files"; exit 1; fi
+
+vet:
+	$(call step,go vet)
+	@$(GO) vet ./...
+	@$(GO) vet -tags $(TAGS) ./...
+
+staticcheck:
+	$(call step,staticcheck)
+	@$(GO) tool staticcheck ./...
+	@$(GO) tool staticcheck -tags $(TAGS) ./...
+
+tidy:
+	$(call step,go mod tidy)
+	@$(GO) mod tidy -diff
+	@$(GO) mod verify
+
+unit:
+	$(call step,tests with the race detector)
+	@if command -v "$$($(GO) env CC)" >/dev/null; then $(GO) test -race -shuffle=on ./...; \
+	else $(GO) test -shuffle=on ./... && $(call skip,the race detector: it needs a C compiler); fi
+
+virtualtime:
+	$(call step,tests in virtual time)
+	@modfile=$$($(GO) run ./lab/virtualtime) && \
+	$(GO) test -modfile="$$modfile" -tags virtualtime $(call tagged,virtualtime)
+
+netns:
+	$(call step,tests on real sockets in network namespaces)
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	if [ "$$($(GO) env GOOS)" != linux ]; then $(call skip,the tests in network namespaces: they need Linux); \
+	elif [ "$$(id -u)" != 0 ]; then $(call skip,the tests in network namespaces: they need root); \
+	elif ! unshare --net --mount true 2>/dev/null; then $(call skip,the tests in network namespaces: this system does not let root make any); \
+	else \
+	  missing=$$(for p in nft ip sshd ssh curl; do command -v $$p >/dev/null || echo $$p; done); \
+	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need the programs nft ip sshd ssh and curl); \
+	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(call tagged,netns); fi; \
+	fi
+
+# Lists fuzz targets as "package target". In the output of go test -list, the
+# names of a package come before its "ok" line.
+list-fuzz = $(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {names = names " " $$1} /^ok/ {n = split(names, a, " "); for (i = 1; i <= n; i++) print $$2, a[i]; names = ""} /^(FAIL|---)/ {bad = 1; print > "/dev/stderr"} END {exit bad}'
+
+# One worker for each target and as many targets at once as there are
+# processors; a target's output is shown if it fails.
+fuzz-short:
+	$(call step,every fuzz target for 10 s)
+	@targets=$$($(list-fuzz)) && printf '%s\n' "$$targets" | xargs -P "$$(getconf _NPROCESSORS_ONLN)" -L 1 bash -c ' \
+	  if out=$$($(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime 10s -fuzzminimizetime 1s -parallel 1 "$$0" 2>&1); \
+	  then echo "ok $$1 in $$0"; else printf "%s\n" "FAIL $$1 in $$0" "$$out"; exit 1; fi'
+
+fuzz:
+	@targets=$$($(list-fuzz)) && printf '%s\n' "$$targets" | { grep -E "$(FUZZ)" || { echo "no fuzz target matches FUZZ=$(FUZZ)"; exit 1; }; } | \
+	while read -r package target; do \
+	  printf '\n=== %s in %s\n' "$$target" "$$package"; \
+	  $(GO) test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+	done
+
+cross:
+	$(call step,builds for other systems)
+	@for os in darwin windows freebsd; do echo "$$os"; GOOS=$$os $(GO) build ./... || exit 1; done
+
+summary:
+	@printf '\n=== done\n'
+	@if [ -s $(SKIPPED) ]; then sort -u $(SKIPPED); rm -f $(SKIPPED); else echo "all checks ran and passed"; fi
