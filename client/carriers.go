@@ -181,6 +181,8 @@ func (c *Client) carrierLost(now time.Time, ca *carrier, err error) {
 	if c.registrar == nil {
 		return
 	}
+	// A socket may tell of a move before the system's news of it have come.
+	c.changed(now)
 	if ca.open == nil {
 		c.registrar.OpenFailed(now, ca.id, err)
 	} else {

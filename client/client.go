@@ -54,6 +54,8 @@ type Client struct {
 	request   []byte       // the IKE request under way while connecting
 	answered  mobility.CarrierID
 	next      *ike.Session            // made beside a session that seems lost
+	held      []heldMessage           // for next
+	heldUntil time.Time               // zero: nothing was held yet
 	children  map[uint32]*ike.Session // inbound SPIs
 	registrar *mobility.Registrar
 	reply     *regmsg.Reply // in hand
@@ -220,6 +222,7 @@ func (c *Client) deliver(pkts [][]byte) {
 // act does what the state machines ask for and tells when to look again.
 func (c *Client) act(now time.Time) time.Time {
 	c.retry(now)
+	c.release(now)
 	if c.session != nil {
 		c.session.Advance(now)
 		c.ikeEvents(now, c.session)
@@ -249,6 +252,9 @@ func (c *Client) nextTimeout() time.Time {
 	}
 	if c.next != nil {
 		add(c.next.NextTimeout())
+		if len(c.held) > 0 {
+			add(c.heldUntil)
+		}
 	}
 	if c.registrar != nil {
 		add(c.registrar.NextTimeout())

@@ -24,7 +24,18 @@ const (
 	// lonelyLimit is how long registrations may stay unanswered before a new
 	// IKE SA is tried beside them: the server may have lost the old one.
 	lonelyLimit = 20 * time.Second
+	// holdFor is how long the answer to such an attempt is held back. When a
+	// network comes back, the answer to the registration arrives with it, and
+	// then the old SA is as good as ever.
+	holdFor = 300 * time.Millisecond
+	maxHeld = 16
 )
+
+// A heldMessage is an IKE message that waits, with the carrier it came by.
+type heldMessage struct {
+	by  mobility.CarrierID
+	msg []byte
+}
 
 // connect starts IKE over every encapsulation at once.
 func (c *Client) connect(now time.Time) {
@@ -51,6 +62,38 @@ func (c *Client) openMissing() {
 			c.openCarrier(c.newID(), t.Name())
 		}
 	}
+}
+
+// hold keeps a message for a new session until holdFor after the first.
+func (c *Client) hold(now time.Time, h heldMessage) {
+	if c.heldUntil.IsZero() {
+		c.heldUntil = now.Add(holdFor)
+	}
+	if len(c.held) < maxHeld {
+		c.held = append(c.held, h)
+	}
+}
+
+// release gives a new session the answers that were held back. A server that
+// answers IKE but not registrations has lost the old SA.
+func (c *Client) release(now time.Time) {
+	if c.next == nil || len(c.held) == 0 || now.Before(c.heldUntil) {
+		return
+	}
+	held := c.held
+	c.held = nil
+	for _, h := range held {
+		if c.next != nil {
+			c.answered = h.by
+			c.next.Receive(now, h.msg, h.by)
+			c.ikeEvents(now, c.next)
+		}
+	}
+}
+
+// dropNext gives up the session that was made beside the one in use.
+func (c *Client) dropNext() {
+	c.next, c.request, c.held, c.heldUntil = nil, nil, nil, time.Time{}
 }
 
 // retry starts the next attempt when its time has come.
@@ -118,6 +161,10 @@ func (c *Client) ikeIn(now time.Time, id mobility.CarrierID, msg []byte) {
 			continue
 		}
 		if mine, _ := s.SPIs(); mine == ispi || s == c.session && c.next == nil {
+			if s == c.next && (c.heldUntil.IsZero() || now.Before(c.heldUntil)) {
+				c.hold(now, heldMessage{id, msg})
+				return
+			}
 			s.Receive(now, msg, id)
 			c.ikeEvents(now, s)
 			return
@@ -191,7 +238,8 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	if s == c.next {
 		c.log.Info("the server had lost the link; a new one is made")
 		c.dropChildren(c.session)
-		c.session, c.next = s, nil
+		c.session = s
+		c.dropNext()
 	}
 	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
 	c.attached, c.replayed = c.attachment(), 0
@@ -272,7 +320,7 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 // the next attempt follows.
 func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 	if s == c.next {
-		c.next, c.request = nil, nil
+		c.dropNext()
 		c.lonely = now
 		c.refused(err)
 		return

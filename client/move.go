@@ -192,7 +192,7 @@ func (c *Client) watchLoneliness(now time.Time) {
 	case !c.registrar.Registering():
 		c.lonely = time.Time{}
 		if c.next != nil {
-			c.next, c.request = nil, nil
+			c.dropNext()
 		}
 	case c.lonely.IsZero():
 		c.lonely = now

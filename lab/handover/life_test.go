@@ -34,7 +34,7 @@ func TestOutage(t *testing.T) {
 				t.Logf("data out after %.2f R, in after %.2f R, %d packets sent again",
 					lab.Rounds(tl.anyOut.Sub(tl.first), r), lab.Rounds(tl.anyIn.Sub(tl.first), r), after.PacketsResent-before.PacketsResent)
 				if after.Path == nil || after.Path.Verdict != "napt" || after.State != "connected" {
-					t.Errorf("after the outage: %s, %+v", after.State, after.Path)
+					t.Errorf("after the outage: %s, %+v, %+v", after.State, after.Path, after.Registrations)
 				}
 				if outage < 20*time.Second && after.IKESent != before.IKESent {
 					t.Errorf("%d IKE messages", after.IKESent-before.IKESent)
