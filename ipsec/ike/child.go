@@ -195,7 +195,7 @@ func (s *Session) startChild(now time.Time, t task) {
 		ps = append(ps, &message.Notify{Protocol: message.ProtocolESP, SPI: spiBytes(c.InboundSPI), NotifyType: message.RekeySA})
 	}
 	ps = append(ps, r.offered, &message.Nonce{Data: r.nonce})
-	if g := firstGroup(s.c.ESPProposals, t.group); g != 0 {
+	if g := firstGroup(s.c.ESPProposals, t.group, s.sa.group); g != 0 {
 		r.ke = newKeyExchange(g, s.rand)
 		ps = append(ps, &message.KE{Group: uint16(g), Data: r.ke.public()})
 	}
@@ -203,11 +203,17 @@ func (s *Session) startChild(now time.Time, t task) {
 	s.send(now, s.sa, r, ps)
 }
 
-// firstGroup gives the group to send a key for: the one wanted, or the first
-// of the first proposal that has any; 0 for none.
-func firstGroup(ps []Proposal, wanted Group) Group {
+// firstGroup gives the group to send a key for: the one wanted, or the one that
+// the IKE SA was made with, which the peer is known to take, or the first of
+// the first proposal that has any; 0 for none.
+func firstGroup(ps []Proposal, wanted, used Group) Group {
 	if wanted != 0 {
 		return wanted
+	}
+	for _, p := range ps {
+		if slices.Contains(p.Groups, used) {
+			return used
+		}
 	}
 	for _, p := range ps {
 		if len(p.Groups) > 0 {

@@ -19,7 +19,7 @@ func (s *Session) startIKE(now time.Time, t task) {
 	}
 	r := &request{kind: reqIKE, ikeSPI: s.newSPI(), nonce: s.rand.bytes(nonceLen), retried: t.retried}
 	r.offered = offer(s.c.IKEProposals, message.ProtocolIKE, binary.BigEndian.AppendUint64(nil, r.ikeSPI), true)
-	r.ke = newKeyExchange(firstGroup(s.c.IKEProposals, t.group), s.rand)
+	r.ke = newKeyExchange(firstGroup(s.c.IKEProposals, t.group, s.sa.group), s.rand)
 	s.send(now, s.sa, r, []message.Payload{
 		r.offered,
 		&message.Nonce{Data: r.nonce},

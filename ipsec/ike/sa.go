@@ -29,10 +29,11 @@ type ikeSA struct {
 	state      saState
 	expire     time.Time // when a replaced SA is gone, and one gone forgotten
 
-	prf  PRF
-	keys ikeKeys
-	out  *sealer
-	in   *opener
+	prf   PRF
+	group Group
+	keys  ikeKeys
+	out   *sealer
+	in    *opener
 
 	nextSend, nextRecv uint32
 	lastRequest        [sha256.Size]byte // of the last request answered
@@ -108,7 +109,7 @@ func (sa *ikeSA) localSPI() uint64 {
 
 // setKeys prepares the ciphers of both directions.
 func (sa *ikeSA) setKeys(c choice, k ikeKeys) {
-	sa.prf, sa.keys = c.prf, k
+	sa.prf, sa.group, sa.keys = c.prf, c.group, k
 	out, in := k.ei, k.er
 	if !sa.initiator {
 		out, in = in, out
