@@ -109,6 +109,7 @@ func FuzzServe(f *testing.F) {
 	f.Add([]byte("CONNECT x.invalid:80 HTTP/1.1\r\nHost: x\r\n\r\ndata"))
 	f.Add([]byte("GET http://x.invalid/ HTTP/1.1\r\nHost: x\r\n\r\nGET /proxy.pac HTTP/1.1\r\nHost: x\r\n\r\n"))
 	f.Add([]byte("\x04\x01"))
+	f.Add(socksRequest(1, "x.invalid]\x00", 80))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s := New(Config{Dial: func(_ context.Context, _, address string) (net.Conn, error) {
 			if _, _, err := net.SplitHostPort(address); err != nil {

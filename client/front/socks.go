@@ -60,7 +60,13 @@ func target(r *socks5.Request) (string, error) {
 		}
 		host = r.RawDestAddr.IP.String()
 	}
-	return net.JoinHostPort(host, strconv.Itoa(r.RawDestAddr.Port)), nil
+	address := net.JoinHostPort(host, strconv.Itoa(r.RawDestAddr.Port))
+	// A name may hold any bytes; one with a bracket makes an address that
+	// nobody can take apart again.
+	if h, _, err := net.SplitHostPort(address); err != nil || h != host {
+		return "", fmt.Errorf("%q is not a name", host)
+	}
+	return address, nil
 }
 
 func (s *Server) connect(_ context.Context, w io.Writer, r *socks5.Request) error {
