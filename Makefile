@@ -104,8 +104,9 @@ list-fuzz = $(GO) test -list '^Fuzz' ./... | awk '/^Fuzz/ {names = names " " $$1
 fuzz-short:
 	$(call step,every fuzz target for 10 s)
 	@targets=$$($(list-fuzz)) && printf '%s\n' "$$targets" | xargs -P "$$(getconf _NPROCESSORS_ONLN)" -L 1 bash -c ' \
-	  if out=$$($(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime 10s -fuzzminimizetime 1s -parallel 1 "$$0" 2>&1); \
-	  then echo "ok $$1 in $$0"; else printf "%s\n" "FAIL $$1 in $$0" "$$out"; exit 1; fi'
+	  log=$$(mktemp); \
+	  if $(GO) test -run "^$$" -fuzz "^$$1$$" -fuzztime 10s -fuzzminimizetime 1s -parallel 1 "$$0" >"$$log" 2>&1; \
+	  then echo "ok $$1 in $$0"; rm -f "$$log"; else echo "FAIL $$1 in $$0"; cat "$$log"; rm -f "$$log"; exit 1; fi'
 
 fuzz:
 	@targets=$$($(list-fuzz)) && printf '%s\n' "$$targets" | { grep -E "$(FUZZ)" || { echo "no fuzz target matches FUZZ=$(FUZZ)"; exit 1; }; } | \
