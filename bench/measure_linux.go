@@ -106,6 +106,9 @@ func measure(ctx context.Context, o *options, stderr io.Writer) (r *report.Repor
 		b.report.Machine = b.machine()
 		return b.rounds(ctx, peers)
 	})
+	if len(b.report.Samples) == 0 {
+		return nil, err
+	}
 	return b.report, err
 }
 

@@ -38,7 +38,6 @@ type scope struct {
 	testing.TB // never called: netns uses what follows
 	dir        string
 	cleanups   []func()
-	failed     bool
 	problems   []error
 }
 
@@ -97,7 +96,13 @@ func newNetwork(ctx context.Context, lab *netns.Lab, name, congestion string, de
 	n.client, n.server, n.target = lab.Host(name+"-client"), lab.Host(name+"-server"), lab.Host(name+"-target")
 	if congestion != "" {
 		for _, h := range []*netns.Host{n.client, n.server, n.target} {
-			h.Sysctl("net.ipv4.tcp_congestion_control", congestion)
+			err := within(func() error { h.Sysctl("net.ipv4.tcp_congestion_control", congestion); return nil })
+			switch {
+			case err != nil && strings.Contains(err.Error(), "not permitted"): // netns gives the cause as text
+				return nil, fmt.Errorf("-congestion %s: the kernel allows it outside of namespaces only; add it to net.ipv4.tcp_allowed_congestion_control", congestion)
+			case err != nil:
+				return nil, fmt.Errorf("-congestion %s: the kernel does not know it: %w", congestion, err)
+			}
 		}
 	}
 	a := netns.Port{Host: n.client, Dev: "wan", Addrs: []netip.Prefix{netip.PrefixFrom(clientAddr, 24)}}

@@ -117,7 +117,7 @@ func (b *bench) bulk(ctx context.Context, s *site, do string, streams int) (map[
 		return nil, "", errors.New("nothing came in time")
 	}
 	gb := float64(t.Bytes) / 1e9
-	client, server := (clientAfter - clientBefore).Seconds()/gb, (serverAfter - serverBefore).Seconds()/gb
+	client, server := (clientAfter-clientBefore).Seconds()/gb, (serverAfter-serverBefore).Seconds()/gb
 	note := ""
 	if t.Cut {
 		note = fmt.Sprintf("cut after %s and %d MB", b.limit, t.Bytes/1e6)

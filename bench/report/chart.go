@@ -10,6 +10,7 @@ import (
 // A chart is panels of horizontal bars, one bar for each peer.
 type chart struct {
 	Width, Height int
+	BarHeight     int
 	Title, Note   string
 	Panels        []panel
 }
@@ -21,7 +22,7 @@ type panel struct {
 }
 
 type bar struct {
-	Y                  int
+	Y, Top             int // of the middle, and of the upper edge
 	Name, Value, Class string
 	X, Width, TextX    int
 	NameX              int
@@ -68,7 +69,6 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 .bar { fill: #8c96a3 }
 .base { fill: #0a7d5c }
 .limit { fill: #c7cdd4 }
-.axis { stroke: #8c96a3 }
 @media (prefers-color-scheme: dark) {
 text { fill: #e6edf3 }
 .note { fill: #9aa4af }
@@ -84,7 +84,7 @@ text { fill: #e6edf3 }
 <text class="head" x="0" y="14">{{x .Title}}</text>
 {{- range .Bars}}
 <text class="name" x="{{.NameX}}" y="{{.Y}}">{{x .Name}}</text>
-<rect class="{{.Class}}" x="{{.X}}" y="{{.Y}}" width="{{.Width}}" height="14" rx="2" transform="translate(0 -7)"><title>{{x .Name}}: {{x .Value}}</title></rect>
+<rect class="{{.Class}}" x="{{.X}}" y="{{.Top}}" width="{{.Width}}" height="{{$.BarHeight}}" rx="2"><title>{{x .Name}}: {{x .Value}}</title></rect>
 <text class="value" x="{{.TextX}}" y="{{.Y}}">{{x .Value}}</text>
 {{- end}}
 </g>
@@ -99,7 +99,7 @@ func (r *Report) WriteChart(w io.Writer) error {
 		Title: "godwit and its peers",
 		Note: fmt.Sprintf("%s, %d cores shared by client, server, load and target; Linux %s, %s; medians of %d rounds",
 			r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Congestion, r.Rounds),
-		Width: 2*panelWidth + 3*margin,
+		Width: 2*panelWidth + 3*margin, BarHeight: barHeight,
 	}
 	bottom := [2]int{titleHeight, titleHeight}
 	for i, p := range chartPanels {
@@ -121,6 +121,7 @@ func (r *Report) WriteChart(w io.Writer) error {
 				NameX: nameWidth - 8, X: nameWidth,
 				Width: max(1, int(v/most*(panelWidth-nameWidth-valueWidth))),
 			}
+			b.Top = b.Y - barHeight/2
 			b.TextX = b.X + b.Width + 6
 			switch {
 			case strings.HasPrefix(peer.Name, Base):
