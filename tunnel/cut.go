@@ -33,11 +33,17 @@ const (
 	ipv6NextHeader = 6
 	ipv6Source     = 8
 
-	protocolTCP = 6
+	protocolICMP   = 1
+	protocolTCP    = 6
+	protocolUDP    = 17
+	protocolICMPv6 = 58
+
 	tcpHeader   = 20
 	tcpSequence = 4
+	tcpAck      = 8
 	tcpOffset   = 12
 	tcpFlags    = 13
+	tcpWindow   = 14
 	tcpChecksum = 16
 	tcpUrgent   = 18
 )

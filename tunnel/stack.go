@@ -26,7 +26,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -64,6 +63,7 @@ type Config struct {
 type Stack struct {
 	stack *stack.Stack
 	link  *link
+	input func(tcpip.NetworkProtocolNumber, *stack.PacketBuffer) // deliver, made once
 	log   *slog.Logger
 	done  chan struct{} // closed by Close
 	once  sync.Once     // of Close
@@ -113,6 +113,7 @@ func New(c Config) (*Stack, error) {
 		log:  c.Logger,
 		done: make(chan struct{}),
 	}
+	s.input = s.deliver
 	if err := s.start(c.Addresses); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("tunnel: %w", err)
@@ -156,34 +157,37 @@ func (s *Stack) Close() {
 }
 
 // Input hands whole IP packets to the stack, up to 65,535 bytes each and of
-// any size above or below the MTU. It copies them. Malformed packets and those
-// for other addresses are dropped and counted. It may call Output, for what the stack
-// answers at once.
+// any size above or below the MTU. It copies them; consecutive TCP segments
+// become one of up to 64 KiB on the way, so a batch that arrived together
+// should come in one call. Malformed packets and those for other addresses are
+// dropped and counted. It may call Output, for what the stack answers at once.
+//
+// Checksums of IPv4, TCP and UDP are not verified: the packets must come from
+// where something better has protected them, as ESP does.
 func (s *Stack) Input(pkts [][]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return
 	}
+	c := coalescers.Get().(*coalescer)
+	c.input = s.input
 	for _, b := range pkts {
-		if len(b) == 0 || len(b) > maxPacket {
+		if len(b) == 0 || len(b) > maxPacket || b[0]>>4 != 4 && b[0]>>4 != 6 {
 			s.refused.Add(1)
 			continue
 		}
-		var proto tcpip.NetworkProtocolNumber
-		switch b[0] >> 4 {
-		case 4:
-			proto = header.IPv4ProtocolNumber
-		case 6:
-			proto = header.IPv6ProtocolNumber
-		default:
-			s.refused.Add(1)
-			continue
-		}
-		pb := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
-		s.link.deliver(proto, pb)
-		pb.DecRef()
+		c.add(b)
 	}
+	c.flush()
+	c.input = nil
+	coalescers.Put(c)
+}
+
+// deliver gives a packet and its reference to gVisor.
+func (s *Stack) deliver(proto tcpip.NetworkProtocolNumber, pb *stack.PacketBuffer) {
+	s.link.deliver(proto, pb)
+	pb.DecRef()
 }
 
 // AddAddress adds an address of the stack's own. An address that it already
