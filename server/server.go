@@ -230,7 +230,7 @@ func (s *Server) Closed(c transports.Carrier, err error) {
 	}
 }
 
-// id names a carrier. It runs on the owner.
+// id names a carrier that brought something authentic. It runs on the owner.
 func (s *Server) id(c transports.Carrier) mobility.CarrierID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -240,6 +240,9 @@ func (s *Server) id(c transports.Carrier) mobility.CarrierID {
 		id = s.last
 		s.ids[c] = id
 		s.carriers[id] = c
+		if t, ok := c.(transports.Trusted); ok {
+			t.Trust()
+		}
 	}
 	return id
 }

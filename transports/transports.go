@@ -133,6 +133,13 @@ type Carrier interface {
 	Close() error
 }
 
+// Trusted is what carriers implement that a server gives up on unless their
+// peer shows that it holds keys.
+type Trusted interface {
+	// Trust says that an authentic packet came by the carrier.
+	Trust()
+}
+
 // A Handler takes what carriers receive.
 type Handler interface {
 	// Receive is called with packets in order of arrival. They are valid, and

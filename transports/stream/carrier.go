@@ -2,10 +2,12 @@ package stream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 )
@@ -29,15 +31,42 @@ type Carrier struct {
 	handler transports.Handler
 	queue   *queue
 
-	mu     sync.Mutex
-	stream Stream
-	cause  error // why it ended; nil while it lives
+	mu        sync.Mutex
+	stream    Stream
+	cause     error       // why it ended; nil while it lives
+	probation *time.Timer // nil: nobody has to be trusted
 }
+
+// ProbationTime is how long a server keeps a stream whose peer has not shown
+// that it holds keys.
+const ProbationTime = 30 * time.Second
+
+// ErrProbation ends the carrier of a peer that did not show that it holds keys.
+var ErrProbation = errors.New("no authentic packet in time")
 
 // New makes a carrier that waits for its stream.
 func New(name transports.Name, d transports.Description, h transports.Handler) *Carrier {
 	d.Encapsulation = name
 	return &Carrier{name: name, desc: d, handler: h, queue: newQueue()}
+}
+
+// Probation has the carrier end after ProbationTime unless Trust is called
+// before: a stranger's stream costs a descriptor and buffers.
+func (c *Carrier) Probation() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cause == nil && c.probation == nil {
+		c.probation = time.AfterFunc(ProbationTime, func() { c.end(ErrProbation) })
+	}
+}
+
+// Trust implements transports.Trusted.
+func (c *Carrier) Trust() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.probation != nil {
+		c.probation.Stop()
+	}
 }
 
 // Name implements transports.Carrier.
@@ -151,6 +180,9 @@ func (c *Carrier) end(err error) {
 		return
 	}
 	c.cause = err
+	if c.probation != nil {
+		c.probation.Stop()
+	}
 	s := c.stream
 	c.mu.Unlock()
 	c.queue.close()

@@ -120,6 +120,7 @@ func (l *Listener) serve(conn net.Conn) {
 		return
 	}
 	defer l.remove(c)
+	c.Probation()
 	c.Run(frames{conn})
 }
 

@@ -126,7 +126,7 @@ func TestPrefixInPieces(t *testing.T) {
 			t.Errorf("got %v", ps)
 		}
 		// The prefix's deadline is not the carrier's.
-		time.Sleep(time.Hour)
+		time.Sleep(prefixTimeout)
 		conn.Write([]byte("\x00\x03\xff\x00\x05ESP"))
 		if ps := server.Packets(2); string(ps[1].Data) != "ESP" {
 			t.Errorf("got %v", ps)

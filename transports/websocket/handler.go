@@ -77,6 +77,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer h.wg.Done()
 	defer h.remove(c)
 
+	c.Probation()
 	c.Deliver(first)
 	if !c.Alive() {
 		h.Fallback.ServeHTTP(w, r)
