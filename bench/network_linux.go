@@ -22,7 +22,6 @@ var (
 	serverAddr = netip.MustParseAddr("198.51.100.2")
 	gateAddr   = netip.MustParseAddr("192.0.2.1") // of the server, to the target
 	targetAddr = netip.MustParseAddrPort("192.0.2.10:7000")
-	accessNet  = netip.MustParsePrefix("198.51.100.0/24")
 	targetNet  = netip.MustParsePrefix("192.0.2.0/24")
 	anywhere   = netip.MustParsePrefix("0.0.0.0/0")
 )
