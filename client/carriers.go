@@ -165,12 +165,25 @@ func (c *Client) carrierOpened(now time.Time, ca *carrier, opened transports.Car
 	case !wanted:
 	case err != nil:
 		delete(c.carriers, ca.id)
+		if ca.open != nil {
+			ca.open.Close()
+		}
 		c.log.Debug("carrier not opened", slog.Any("transport", ca.name), slog.Any("err", err))
 		c.carrierLost(now, ca, err)
 	default:
 		ca.open = ca.in.tagged(opened)
 		if ca.desc.Encapsulation == "" {
 			ca.desc = opened.Describe()
+		}
+	}
+}
+
+// heard makes a carrier usable that has brought something before Dial has
+// returned, as a reply does that rides in the answer to the first flight.
+func (c *Client) heard(id mobility.CarrierID) {
+	if ca := c.carriers[id]; ca != nil && ca.open == nil {
+		if t := ca.in.tag.Load(); t != nil {
+			ca.open = t
 		}
 	}
 }

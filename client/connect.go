@@ -152,6 +152,7 @@ func (c *Client) ikeFirst() []transports.Packet {
 // ikeIn takes an IKE message that came by a carrier.
 func (c *Client) ikeIn(now time.Time, id mobility.CarrierID, msg []byte) {
 	c.answered = id
+	c.heard(id)
 	ispi, _, ok := ike.SPIs(msg)
 	if !ok {
 		return

@@ -30,6 +30,7 @@ func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
 		return
 	}
 	c.owner.Offer(func(now time.Time) {
+		c.heard(t.id)
 		if c.registrar == nil {
 			return
 		}

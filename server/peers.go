@@ -22,6 +22,10 @@ import (
 // connections live on when it comes back.
 const orphanTime = 5 * time.Minute
 
+// connectCredit is how many bytes a new client may be sent before its address
+// is proven: IKE_SA_INIT and IKE_AUTH brought more than a third of it.
+const connectCredit = 1500
+
 // A peer is one client. It lives through its IKE SAs.
 type peer struct {
 	user     *User
@@ -182,10 +186,12 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		}
 	}
 	if c := s.arrival; c != nil {
-		// IKE_AUTH answers our IKE_SA_INIT response with what only a receiver
-		// of it could know, so the address is proven.
-		d := c.Describe()
-		p.binding.Adopt(now, s.id(c), d.Reverse(), true)
+		// IKE_AUTH proves that the client received our IKE_SA_INIT response,
+		// but not where: that may have been another address. The registration
+		// that follows proves this one.
+		p.credit = connectCredit
+		p.binding.Adopt(now, s.id(c), c.Describe().Reverse(), c.Validated())
+		s.bindingActions(now, p)
 	}
 	s.log.Info("client connected", slog.String("user", u.Name), slog.Any("inner", home))
 }
