@@ -24,6 +24,8 @@ import (
 	"time"
 
 	"github.com/things-go/go-socks5"
+
+	"github.com/godwit-net/godwit/tunnel/relay"
 )
 
 const (
@@ -234,7 +236,7 @@ func (p *peeked) Close() error {
 }
 
 func (p *peeked) CloseWrite() error {
-	if cw, ok := p.Conn.(closeWriter); ok {
+	if cw, ok := p.Conn.(relay.CloseWriter); ok {
 		return cw.CloseWrite()
 	}
 	return errors.ErrUnsupported
@@ -272,7 +274,7 @@ func (t *tied) Close() error {
 }
 
 func (t *tied) CloseWrite() error {
-	if cw, ok := t.Conn.(closeWriter); ok {
+	if cw, ok := t.Conn.(relay.CloseWriter); ok {
 		return cw.CloseWrite()
 	}
 	return errors.ErrUnsupported

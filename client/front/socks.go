@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/godwit-net/godwit/tunnel/relay"
 	"github.com/things-go/go-socks5"
 	"github.com/things-go/go-socks5/statute"
 )
@@ -107,7 +108,7 @@ func join(c net.Conn, br *bufio.Reader, remote net.Conn) {
 			return
 		}
 	}
-	relay(c, remote)
+	relay.Join(c, remote)
 }
 
 // watch gives a context that ends when the application goes away, so that its

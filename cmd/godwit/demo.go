@@ -214,9 +214,9 @@ func printDemo(out io.Writer, proxy net.Addr, ready string) {
 Server, client and a small web site run in this process, with throwaway keys.
 The name %[2]s is known at the server only. Try, in another terminal:
 
-  curl --socks5-hostname %[1]s http://%[2]s/          through SOCKS5
-  curl -x http://%[1]s http://%[2]s/                  through the HTTP proxy
-  curl -N --socks5-hostname %[1]s http://%[2]s/clock  a line a second
+  curl --socks5-hostname %[1]s http://%[2]s/          # through SOCKS5
+  curl -x http://%[1]s http://%[2]s/                  # through the HTTP proxy
+  curl -N --socks5-hostname %[1]s http://%[2]s/clock  # a line a second
   curl --socks5-hostname %[1]s http://%[2]s/big | wc -c
 
 or in a browser: automatic proxy configuration http://%[1]s/proxy.pac, and

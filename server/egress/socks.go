@@ -13,6 +13,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/godwit-net/godwit/tunnel/relay"
 	"github.com/things-go/go-socks5"
 	"github.com/things-go/go-socks5/statute"
 )
@@ -153,14 +154,14 @@ func (s *service) connect(_ context.Context, out io.Writer, r *socks5.Request) e
 			return err
 		}
 	}
-	relay(c, target)
+	relay.Join(c, target)
 	return nil
 }
 
 // linger lets a refusal arrive: closing with first data unread would reset the
 // connection, and the reset would overtake the reply.
 func linger(c net.Conn) {
-	cw, ok := c.(closeWriter)
+	cw, ok := c.(relay.CloseWriter)
 	if !ok || cw.CloseWrite() != nil {
 		return
 	}

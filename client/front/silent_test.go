@@ -2,62 +2,12 @@ package front
 
 import (
 	"context"
-	"errors"
 	"io"
 	"net"
 	"testing"
 	"testing/synctest"
 	"time"
 )
-
-// duplex is one end of two pipes; unlike net.Pipe it closes by halves.
-type duplex struct {
-	net.Conn // reads
-	w        net.Conn
-}
-
-func newDuplex() (a, b *duplex) {
-	r1, w1 := net.Pipe()
-	r2, w2 := net.Pipe()
-	return &duplex{r1, w2}, &duplex{r2, w1}
-}
-
-func (d *duplex) Write(b []byte) (int, error) { return d.w.Write(b) }
-func (d *duplex) CloseWrite() error           { return d.w.Close() }
-func (d *duplex) Close() error                { return errors.Join(d.Conn.Close(), d.w.Close()) }
-
-// A direction that stays open alone lives as long as it brings something.
-func TestHalfClosedIdle(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		app, a := newDuplex()
-		b, target := newDuplex()
-		began := time.Now()
-		done := make(chan struct{})
-		go func() { relay(a, b); close(done) }()
-
-		time.Sleep(24 * time.Hour) // both open: no limit
-		_ = app.CloseWrite()
-		if _, err := io.ReadAll(target); err != nil {
-			t.Fatal(err)
-		}
-		for range 10 {
-			time.Sleep(halfClosedIdle - time.Second)
-			if _, err := target.Write([]byte("x")); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := app.Read(make([]byte, 1)); err != nil {
-				t.Fatal(err)
-			}
-		}
-		<-done
-		if got, want := time.Since(began), 24*time.Hour+11*halfClosedIdle-10*time.Second; got != want {
-			t.Errorf("the relay ended after %v, want %v", got, want)
-		}
-		if _, err := app.Read(make([]byte, 1)); err == nil {
-			t.Error("the application's connection is still open")
-		}
-	})
-}
 
 // pipes is a listener for connections made with net.Pipe.
 type pipes chan net.Conn

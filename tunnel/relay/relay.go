@@ -1,0 +1,96 @@
+// Package relay joins two streams: an application's and the tunnel's at the
+// client, the tunnel's and the target's at the server.
+package relay
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	// copySize suits bulk: the stack below hands over up to 64 KiB at a time.
+	copySize = 64 << 10
+	// idleSize is what a direction holds that brings little. Most streams wait
+	// most of the time, and there may be many thousands.
+	idleSize = 2 << 10
+)
+
+// HalfClosedIdle ends a connection of which one direction is closed and the
+// other brings nothing. An application that died looks like one that only
+// finished sending, so it can't be kept for good.
+const HalfClosedIdle = 30 * time.Minute
+
+var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
+
+// A CloseWriter is a stream that can end in one direction alone.
+type CloseWriter interface{ CloseWrite() error }
+
+// Join copies between two connections until both directions have ended or one
+// has failed, and closes both. A direction that ends is passed on by closing
+// the other connection for writing only.
+func Join(a, b net.Conn) {
+	var half atomic.Bool
+	var wg sync.WaitGroup
+	one := func(dst, src net.Conn) {
+		if copyUntilEnd(dst, src, &half) != nil {
+			_ = a.Close()
+			_ = b.Close()
+			return
+		}
+		// From here on the other direction has a deadline.
+		half.Store(true)
+		_ = dst.SetReadDeadline(time.Now().Add(HalfClosedIdle))
+	}
+	wg.Go(func() { one(b, a) })
+	one(a, b)
+	wg.Wait()
+	_ = a.Close()
+	_ = b.Close()
+}
+
+// copyUntilEnd copies until src ends and then closes dst for writing. With
+// half set, each read has HalfClosedIdle to bring something.
+func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) error {
+	small := make([]byte, idleSize)
+	var large *[copySize]byte
+	defer func() {
+		if large != nil {
+			buffers.Put(large)
+		}
+	}()
+	for {
+		buf := small
+		if large != nil {
+			buf = large[:]
+		}
+		n, err := src.Read(buf)
+		if n > 0 {
+			if half.Load() {
+				_ = src.SetReadDeadline(time.Now().Add(HalfClosedIdle))
+			}
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case large == nil && n == len(small):
+			large = buffers.Get().(*[copySize]byte)
+		case large != nil && n < len(small):
+			buffers.Put(large)
+			large = nil
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			if cw, ok := dst.(CloseWriter); ok {
+				return cw.CloseWrite()
+			}
+			return errors.ErrUnsupported // only a full close can tell the peer
+		case err != nil:
+			return err
+		}
+	}
+}
