@@ -189,6 +189,10 @@ func (s *Server) serve(c net.Conn) {
 		if err := s.socks.ServeConn(p); err != nil {
 			s.log.LogAttrs(s.ctx, slog.LevelDebug, "SOCKS connection failed", slog.Any("err", err))
 		}
+		if then := p.then; then != nil {
+			p.then = nil
+			then()
+		}
 		s.remove(c)
 	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
 		_ = c.SetReadDeadline(time.Time{})
@@ -216,6 +220,10 @@ type peeked struct {
 	left  bool
 	once  sync.Once
 	done  func() // called once by Close; may be nil
+	// then goes on with the connection when the SOCKS library is done with it;
+	// until then Close does nothing. A stream may live for days, and shall not
+	// keep the library's buffers and a deep stack.
+	then func()
 }
 
 func (p *peeked) Read(b []byte) (int, error) {
@@ -228,6 +236,9 @@ func (p *peeked) Read(b []byte) (int, error) {
 }
 
 func (p *peeked) Close() error {
+	if p.then != nil {
+		return nil
+	}
 	err := p.Conn.Close()
 	if p.done != nil {
 		p.once.Do(p.done)

@@ -182,7 +182,7 @@ func (w *web) connect(rw http.ResponseWriter, r *http.Request) {
 		_ = remote.Close()
 		return
 	}
-	join(c, buf.Reader, remote)
+	join(c, buffered(buf.Reader), remote)
 }
 
 // fail answers a request whose target could not be reached.

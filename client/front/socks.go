@@ -2,6 +2,7 @@ package front
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -71,7 +72,7 @@ func target(r *socks5.Request) (string, error) {
 }
 
 func (s *Server) connect(_ context.Context, w io.Writer, r *socks5.Request) error {
-	c, ok := w.(net.Conn)
+	c, ok := w.(*peeked)
 	br, ok2 := r.Reader.(*bufio.Reader)
 	if !ok || !ok2 {
 		return errors.New("SOCKS request without a connection")
@@ -93,15 +94,21 @@ func (s *Server) connect(_ context.Context, w io.Writer, r *socks5.Request) erro
 		_ = remote.Close()
 		return err
 	}
-	join(c, br, remote)
+	early := buffered(br)
+	c.then = func() { join(c, early, remote) }
 	return nil
 }
 
-// join relays between an application and a target; br holds what was read too
+// buffered is what was read too far.
+func buffered(br *bufio.Reader) []byte {
+	early, _ := br.Peek(br.Buffered())
+	return bytes.Clone(early)
+}
+
+// join relays between an application and a target; early is what was read too
 // far from the application.
-func join(c net.Conn, br *bufio.Reader, remote net.Conn) {
-	if n := br.Buffered(); n > 0 {
-		early, _ := br.Peek(n)
+func join(c net.Conn, early []byte, remote net.Conn) {
+	if len(early) > 0 {
 		if _, err := remote.Write(early); err != nil {
 			_ = c.Close()
 			_ = remote.Close()

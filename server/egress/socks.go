@@ -2,6 +2,7 @@ package egress
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -85,12 +86,28 @@ func (s *service) serve(c net.Conn) {
 	if err := s.socks.ServeConn(w); err != nil && w.begun {
 		s.log.LogAttrs(s.ctx, slog.LevelDebug, "SOCKS connection failed", slog.Any("err", err))
 	}
+	if then := w.then; then != nil {
+		w.then = nil
+		then()
+	}
 }
 
 // waiting starts the handshake's clock at the first byte.
 type waiting struct {
 	net.Conn
 	begun bool
+	// then goes on with the connection when the SOCKS library is done with it;
+	// until then Close does nothing. A stream may live for days, and shall not
+	// keep the library's buffers and a deep stack.
+	then func()
+}
+
+// Close closes the connection, unless it is needed further.
+func (w *waiting) Close() error {
+	if w.then != nil {
+		return nil
+	}
+	return w.Conn.Close()
 }
 
 func (w *waiting) Read(b []byte) (int, error) {
@@ -142,19 +159,23 @@ func (s *service) connect(_ context.Context, out io.Writer, r *socks5.Request) e
 		linger(c)
 		return nil
 	}
-	defer context.AfterFunc(s.ctx, func() { _ = target.Close() })()
 	if err := socks5.SendReply(c, statute.RepSuccess, noBind); err != nil {
 		_ = target.Close()
 		return err
 	}
-	if n := br.Buffered(); n > 0 {
-		early, _ := br.Peek(n)
-		if _, err := target.Write(early); err != nil {
-			_ = target.Close()
-			return err
+	early, _ := br.Peek(br.Buffered())
+	early = bytes.Clone(early)
+	w.then = func() {
+		defer context.AfterFunc(s.ctx, func() { _ = target.Close() })()
+		if len(early) > 0 {
+			if _, err := target.Write(early); err != nil {
+				_ = target.Close()
+				_ = c.Close()
+				return
+			}
 		}
+		relay.Join(c, target)
 	}
-	relay.Join(c, target)
 	return nil
 }
 

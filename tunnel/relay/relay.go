@@ -16,7 +16,7 @@ const (
 	copySize = 64 << 10
 	// idleSize is what a direction holds that brings little. Most streams wait
 	// most of the time, and there may be many thousands.
-	idleSize = 2 << 10
+	idleSize = 512
 )
 
 // HalfClosedIdle ends a connection of which one direction is closed and the
