@@ -22,7 +22,7 @@ type panel struct {
 }
 
 type bar struct {
-	Y, Top             int // of the middle, and of the upper edge
+	Y, Top             int // of the text's baseline, and of the bar's upper edge
 	Name, Value, Class string
 	X, Width, TextX    int
 	NameX              int
@@ -36,6 +36,7 @@ const (
 	valueWidth  = 56
 	rowHeight   = 22
 	barHeight   = 14
+	baseline    = 11 // of text beside a bar, below the bar's upper edge
 	panelHead   = 30
 	titleHeight = 64
 )
@@ -64,7 +65,6 @@ text { font: 12px system-ui, sans-serif; fill: #24292f }
 .title { font-size: 16px; font-weight: 600 }
 .head { font-weight: 600 }
 .note { font-size: 11px; fill: #57606a }
-.name, .value { dominant-baseline: central }
 .name { text-anchor: end }
 .bar { fill: #8c96a3 }
 .base { fill: #0a7d5c }
@@ -117,11 +117,11 @@ func (r *Report) WriteChart(w io.Writer) error {
 			}
 			b := bar{
 				Name: peer.Name, Value: cell(v, true, false), Class: "bar",
-				Y:     panelHead + rowHeight*len(d.Bars) + barHeight/2,
+				Top:   panelHead + rowHeight*len(d.Bars),
 				NameX: nameWidth - 8, X: nameWidth,
 				Width: max(1, int(v/most*(panelWidth-nameWidth-valueWidth))),
 			}
-			b.Top = b.Y - barHeight/2
+			b.Y = b.Top + baseline
 			b.TextX = b.X + b.Width + 6
 			switch {
 			case strings.HasPrefix(peer.Name, Base):
