@@ -81,7 +81,9 @@ unit:
 virtualtime:
 	$(call step,tests in virtual time)
 	@modfile=$$($(GO) run ./lab/virtualtime) && \
-	$(GO) test -modfile="$$modfile" -tags virtualtime $(call tagged,virtualtime)
+	$(GO) test -modfile="$$modfile" -tags virtualtime $(call tagged,virtualtime) && \
+	echo "and with offload switched off" && \
+	$(GO) test -modfile="$$modfile" -tags virtualtime ./lab/handover -args -offload=false
 
 netns:
 	$(call step,tests on real sockets in network namespaces)
@@ -92,7 +94,9 @@ netns:
 	else \
 	  missing=$$(for p in nft ip sshd ssh curl; do command -v $$p >/dev/null || echo $$p; done); \
 	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need the programs nft ip sshd ssh and curl); \
-	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(call tagged,netns); fi; \
+	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(call tagged,netns) && \
+	    echo "and with offload switched off" && \
+	    $(GO) test -tags netns -count=1 -timeout 15m ./lab/acceptance -args -offload=false; fi; \
 	fi
 
 # Lists fuzz targets as "package target". In the output of go test -list, the

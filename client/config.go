@@ -30,6 +30,10 @@ type Config struct {
 	// SAs; zero means the defaults of package ike, negative never.
 	IKELifetime, ChildLifetime time.Duration
 
+	// NoOffload has packets of the path's size cross the stack one by one, for
+	// comparison and to look for faults.
+	NoOffload bool
+
 	// Resolve finds the server's addresses; it is asked again at each
 	// registration. Default: the system's resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)

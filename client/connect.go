@@ -305,7 +305,7 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 	if old != nil && slices.Equal(old.addresses, in.addresses) && old.gateway == in.gateway {
 		return old, nil
 	}
-	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: innerMTU, Output: c.link.Output, Logger: c.log})
+	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: innerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log})
 	if err != nil {
 		return nil, err
 	}

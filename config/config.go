@@ -75,6 +75,9 @@ type Server struct {
 	// WebSocketPath is the secret request path of the websocket encapsulation.
 	// It is required and begins with a slash.
 	WebSocketPath string
+	// NoOffload, the key offload turned round, keeps packets from crossing the
+	// stack and the system many at once.
+	NoOffload bool
 	// LogLevel is info by default.
 	LogLevel slog.Level
 }
@@ -97,6 +100,9 @@ type Client struct {
 	Listen netip.AddrPort
 	// Encapsulations in order of preference.
 	Encapsulations []string
+	// NoOffload, the key offload turned round, keeps packets from crossing the
+	// stack and the system many at once.
+	NoOffload bool
 	// LogLevel is info by default.
 	LogLevel slog.Level
 }

@@ -115,11 +115,14 @@ func (t *table) list(key, example string) (s []string, ok bool) {
 	return s, true
 }
 
-// flag reads a boolean, false if the key is absent.
-func (t *table) flag(key string) bool {
+// flag reads a boolean; an absent key gives fallback.
+func (t *table) flag(key string, fallback bool) bool {
 	v, ok := t.take(key)
 	b, isBool := v.(bool)
-	if ok && !isBool {
+	switch {
+	case !ok:
+		return fallback
+	case !isBool:
 		t.fail(key, "not a boolean", "write true or false")
 	}
 	return b
@@ -391,6 +394,7 @@ func ParseServer(file string, data []byte) (*Server, error) {
 	s.Pool6 = t.pool("pool6", DefaultPool6)
 	s.Encapsulations = t.encapsulations()
 	s.WebSocketPath = t.path()
+	s.NoOffload = !t.flag("offload", true)
 	s.LogLevel = t.level()
 	if err := t.done(); err != nil {
 		return nil, err
@@ -440,6 +444,7 @@ func ParseClient(file string, data []byte) (*Client, error) {
 	c.WebSocketPath = t.path()
 	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Encapsulations = t.encapsulations()
+	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
 	if err := t.done(); err != nil {
 		return nil, err
@@ -453,7 +458,7 @@ func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 	r := &ClientRecord{Name: name, PublicKey: t.publicKey("public_key")}
 	r.Inner4 = t.inner("inner4", "10.143.0.2")
 	r.Inner6 = t.inner("inner6", "fd2c:9f61:7e0b::2")
-	r.Created, r.Expires, r.Joined = t.time("created"), t.time("expires"), t.flag("joined")
+	r.Created, r.Expires, r.Joined = t.time("created"), t.time("expires"), t.flag("joined", false)
 	if !r.Joined && r.Expires.IsZero() {
 		t.fail("expires", "neither joined nor a time of expiry", "remove the client and invite it again")
 	}
@@ -510,6 +515,7 @@ func (s *Server) Encode() []byte {
 		{"", "encapsulations", s.Encapsulations},
 		{"Secret: whoever asks for another path sees an ordinary web server.", "websocket_path", s.WebSocketPath},
 		{"debug, info, warn or error", "log_level", levelName(s.LogLevel)},
+		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
 	})
 }
 
@@ -524,6 +530,7 @@ func (c *Client) Encode() []byte {
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
+		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 	})
 }
 

@@ -75,7 +75,7 @@ func TestEncodeParsesBack(t *testing.T) {
 		Endpoint: "[2001:db8::1]:8443", Listen: netip.MustParseAddrPort("0.0.0.0:4500"),
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Pool4: netip.MustParsePrefix("172.20.0.0/24"), Pool6: netip.MustParsePrefix("fd00::/100"),
-		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", LogLevel: slog.LevelWarn,
+		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", LogLevel: slog.LevelWarn, NoOffload: true,
 	}
 	got, err := ParseServer("server.toml", s.Encode())
 	if err != nil || !reflect.DeepEqual(got, s) {

@@ -46,6 +46,10 @@ type Config struct {
 	// SAs; zero means the defaults of package ike, negative never.
 	IKELifetime, ChildLifetime time.Duration
 
+	// NoOffload has packets of the path's size cross the stack one by one, for
+	// comparison and to look for faults.
+	NoOffload bool
+
 	// Egress connects clients' streams to their targets and resolves names.
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)
 }

@@ -72,7 +72,7 @@ func (s *Server) listen() (*ports, error) {
 		}
 	}
 	if has(transports.UDP) {
-		u, err := udp.Listen(s.c.Network, p.addr, s)
+		u, err := udp.Options{NoOffload: s.c.NoOffload}.Listen(s.c.Network, p.addr, s)
 		if err != nil {
 			p.close()
 			return nil, fmt.Errorf("listen on UDP %s: %w", p.addr, err)

@@ -91,7 +91,7 @@ func New(c Config) (*Server, error) {
 	if s.ports, err = s.listen(); err != nil {
 		return nil, err
 	}
-	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: innerMTU, Output: s.output, Logger: s.log})
+	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: innerMTU, Output: s.output, NoOffload: c.NoOffload, Logger: s.log})
 	if err != nil {
 		s.ports.close()
 		return nil, err

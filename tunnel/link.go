@@ -18,6 +18,8 @@ type link struct {
 	// mu is held for reading while packets go out, so that shut sees the last.
 	mu     sync.RWMutex
 	closed bool
+
+	noOffload bool
 }
 
 var (
@@ -27,7 +29,12 @@ var (
 
 // SupportedGSO lets TCP hand over whole segments with the checksum left open,
 // as it would to a Linux host.
-func (*link) SupportedGSO() stack.SupportedGSO { return stack.HostGSOSupported }
+func (l *link) SupportedGSO() stack.SupportedGSO {
+	if l.noOffload {
+		return stack.GSONotSupported
+	}
+	return stack.HostGSOSupported
+}
 
 // GSOMaxSize is the largest such segment with its headers, in bytes. It is
 // below 65,535 so that a whole one, sealed, still fits where lengths have 16

@@ -55,6 +55,9 @@ type Config struct {
 	// of one connection come in order.
 	Output func(Packet)
 
+	// NoOffload keeps TCP to packets of the MTU, out and in.
+	NoOffload bool
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -109,7 +112,7 @@ func New(c Config) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 			HandleLocal:        true,
 		}),
-		link: &link{mtu: uint32(c.MTU), output: c.Output},
+		link: &link{mtu: uint32(c.MTU), output: c.Output, noOffload: c.NoOffload},
 		log:  c.Logger,
 		done: make(chan struct{}),
 	}
@@ -177,7 +180,11 @@ func (s *Stack) Input(pkts [][]byte) {
 			s.refused.Add(1)
 			continue
 		}
-		c.add(b)
+		if s.link.noOffload {
+			c.pass(b)
+		} else {
+			c.add(b)
+		}
 	}
 	c.flush()
 	c.input = nil

@@ -35,6 +35,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		WebSocketPath:  d.Config.WebSocketPath,
 		Pool4:          d.Config.Pool4,
 		Pool6:          d.Config.Pool6,
+		NoOffload:      d.Config.NoOffload,
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
 			r, err := d.LookupClient(key, time.Now())
 			if err != nil {
@@ -52,7 +53,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 	for _, n := range encapsulations {
 		switch transports.Name(n) {
 		case transports.UDP:
-			list = append(list, udp.New(udp.Options{}))
+			list = append(list, udp.New(udp.Options{NoOffload: d.Config.NoOffload}))
 		case transports.TCP:
 			list = append(list, tcp.New())
 		case transports.WebSocket:
@@ -68,6 +69,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		Server:     d.Config.Server,
 		ServerKey:  d.Config.ServerKey,
 		PrivateKey: d.Key,
+		NoOffload:  d.Config.NoOffload,
 	}
 }
 

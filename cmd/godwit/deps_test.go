@@ -50,7 +50,7 @@ var mayImport = map[string][]string{
 
 	"tunnel":       {},
 	"tunnel/relay": {},
-	"config": {},
+	"config":       {},
 
 	// Test networks and measurements stand above everything.
 	"lab":   {""},

@@ -3,11 +3,15 @@
 package acceptance
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -74,6 +78,7 @@ func startServer(t *testing.T, n *netns.Network) *server {
 	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
 	must(t, s.host, "server", "init", "--endpoint", endpoint, "--listen", endpoint,
 		"--allow", netns.TargetNet.String(), "--dir", s.dir)
+	setOffload(t, filepath.Join(s.dir, "server.toml"))
 	s.Process = start(t, s.host, "server", "run", "--dir", s.dir)
 	return s
 }
@@ -109,7 +114,30 @@ func joinClient(t *testing.T, s *server, host *netns.Client) *client {
 	t.Helper()
 	c := &client{host: host, dir: t.TempDir()}
 	must(t, host.Host, "client", "join", s.invite(t, host.Name), "--dir", c.dir)
+	setOffload(t, filepath.Join(c.dir, "client.toml"))
 	return c
+}
+
+// offload is what the key offload is set to in all settings.
+var offload = flag.Bool("offload", true, "let many packets cross the stack and the system at once")
+
+// setOffload writes the flag into a settings file.
+func setOffload(t *testing.T, file string) {
+	t.Helper()
+	if *offload {
+		return
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	off := bytes.Replace(b, []byte("offload = true"), []byte("offload = false"), 1)
+	if bytes.Equal(off, b) {
+		t.Fatalf("%s has no key offload that is true", file)
+	}
+	if err := os.WriteFile(file, off, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // run runs the client until it is ready.

@@ -13,6 +13,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"flag"
 	"log/slog"
 	"math/big"
 	"net"
@@ -37,6 +38,9 @@ const (
 	targetAt = "192.0.2.10:7"
 	wsPath   = "/a-path-that-nobody-guesses"
 )
+
+// offload is how both ends are set up.
+var offload = flag.Bool("offload", true, "let many packets cross the stack at once")
 
 // A world is a server, a target behind it, and what clients attach to.
 type world struct {
@@ -115,6 +119,7 @@ func (w *world) serve() {
 		Pool4:          netip.MustParsePrefix("10.77.0.0/16"),
 		Pool6:          netip.MustParsePrefix("fd77::/64"),
 		Lookup:         w.lookup,
+		NoOffload:      !*offload,
 		IKELifetime:    w.ikeLife,
 		ChildLifetime:  w.childLife,
 		Egress: func(ctx context.Context, _, address string) (net.Conn, error) {
@@ -198,6 +203,7 @@ func (w *world) join(name string, number byte) *mobile {
 		Changes:      h.Changes(),
 		LocalAddress: h.LocalAddress,
 
+		NoOffload:     !*offload,
 		IKELifetime:   w.ikeLife,
 		ChildLifetime: w.childLife,
 	})

@@ -47,7 +47,7 @@ func (o Options) Listen(n transports.Network, local netip.AddrPort, h transports
 	}
 	o = o.withDefaults()
 	return &Listener{
-		sock:    wrapPacketConn(conn),
+		sock:    wrapPacketConn(conn, !o.NoOffload),
 		local:   transports.AddrPort(conn.LocalAddr()),
 		handler: h,
 		opts:    o,

@@ -23,21 +23,21 @@ type kernelSocket struct {
 	info bool        // datagrams come with our address and need it to leave
 }
 
-func wrapConn(c net.Conn) socket {
+func wrapConn(c net.Conn, offload bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
-		return newKernelSocket(u, false)
+		return newKernelSocket(u, false, offload)
 	}
 	return plainConn{c}
 }
 
-func wrapPacketConn(c transports.PacketConn) socket {
+func wrapPacketConn(c transports.PacketConn, offload bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
-		return newKernelSocket(u, transports.AddrPort(u.LocalAddr()).Addr().IsUnspecified())
+		return newKernelSocket(u, transports.AddrPort(u.LocalAddr()).Addr().IsUnspecified(), offload)
 	}
 	return plainPacketConn{c}
 }
 
-func newKernelSocket(u *net.UDPConn, info bool) *kernelSocket {
+func newKernelSocket(u *net.UDPConn, info, offload bool) *kernelSocket {
 	s := &kernelSocket{conn: u, info: info, oob: make([]byte, 256)}
 	u.SetReadBuffer(receiveBuffer)
 	raw, err := u.SyscallConn()
@@ -55,6 +55,9 @@ func newKernelSocket(u *net.UDPConn, info bool) *kernelSocket {
 		if info {
 			unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_PKTINFO, 1)
 			unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+		}
+		if !offload {
+			return
 		}
 		unix.SetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_GRO, 1)
 		_, err := unix.GetsockoptInt(fd, unix.IPPROTO_UDP, unix.UDP_SEGMENT)

@@ -62,7 +62,7 @@ func pair(t *testing.T) (a, b *kernelSocket) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { pc.Close(); conn.Close() })
-	return wrapConn(conn).(*kernelSocket), wrapPacketConn(pc).(*kernelSocket)
+	return wrapConn(conn, true).(*kernelSocket), wrapPacketConn(pc, true).(*kernelSocket)
 }
 
 // TestJoins: where the kernel can, a run goes out and comes in at once; where

@@ -8,14 +8,14 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
-func wrapConn(c net.Conn) socket {
+func wrapConn(c net.Conn, _ bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
 		u.SetReadBuffer(receiveBuffer)
 	}
 	return plainConn{c}
 }
 
-func wrapPacketConn(c transports.PacketConn) socket {
+func wrapPacketConn(c transports.PacketConn, _ bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
 		u.SetReadBuffer(receiveBuffer)
 	}

@@ -33,6 +33,9 @@ type Options struct {
 	// Idle is how long a server remembers a remote address without hearing
 	// from it; 10 minutes by default.
 	Idle time.Duration
+	// NoOffload has every datagram cross the system call by itself, where
+	// Linux would take and give many at once.
+	NoOffload bool
 }
 
 func (o Options) withDefaults() Options {
@@ -82,7 +85,7 @@ func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.
 		return nil, fmt.Errorf("dial %s over udp: %w", o.Remote, err)
 	}
 	c := &client{
-		sock:    wrapConn(conn),
+		sock:    wrapConn(conn, !t.opts.NoOffload),
 		handler: o.Handler,
 		desc: transports.Description{
 			Encapsulation: transports.UDP,
