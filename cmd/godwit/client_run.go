@@ -36,6 +36,7 @@ func newClientRun() *cobra.Command {
 	listen := cmd.Flags().String("listen", "", "ADDR:PORT of the proxy (default as client.toml says: 127.0.0.1:1080)")
 	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		leanHeap()
 		d, err := loadClient(dir)
 		if err != nil {
 			return err

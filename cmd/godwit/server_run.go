@@ -21,6 +21,7 @@ func newServerRun() *cobra.Command {
 	}
 	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		leanHeap()
 		d, err := loadServer(dir)
 		if err != nil {
 			return err
