@@ -29,3 +29,21 @@ func TestCoalesceAllocates(t *testing.T) {
 		t.Errorf("%d packets", count)
 	}
 }
+
+func TestQueueAllocates(t *testing.T) {
+	q := NewQueue(1 << 20)
+	p := NewPacket(make([]byte, 100))
+	ps := make([]Packet, 16)
+	if n := testing.AllocsPerRun(100, func() {
+		for range 16 {
+			q.Put(p)
+		}
+		if n, err := q.Take(ps); n != 16 || err != nil {
+			t.Error(n, err)
+		}
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	q.Close()
+	p.Release()
+}

@@ -349,24 +349,6 @@ func TestQueueWaits(t *testing.T) {
 	}
 }
 
-func TestQueueAllocates(t *testing.T) {
-	q := NewQueue(1 << 20)
-	p := NewPacket(make([]byte, 100))
-	ps := make([]Packet, 16)
-	if n := testing.AllocsPerRun(100, func() {
-		for range 16 {
-			q.Put(p)
-		}
-		if n, err := q.Take(ps); n != 16 || err != nil {
-			t.Error(n, err)
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
-	}
-	q.Close()
-	p.Release()
-}
-
 func TestPacket(t *testing.T) {
 	var zero Packet
 	zero.Release()

@@ -5,16 +5,25 @@ import (
 	"sync"
 )
 
+// takeBytes bounds what one Take gives: about what goes out in one system
+// call. With more, a packet that must not wait would wait behind it.
+const takeBytes = 64 << 10
+
 // A Queue holds packets on their way from a Stack to the goroutine that sends
 // them. Many goroutines may Put, one takes. Waiting in Take counts as durably
 // blocked in a testing/synctest bubble.
+//
+// Flows wait apart and take turns, by bytes; one that has just begun, or that
+// had nothing waiting, comes first. So a keystroke does not wait behind a
+// download. This is the scheduler of RFC 8290 (FQ-CoDel) without CoDel: packets
+// that come from TCP above are bounded by its windows, and the flows' delays do
+// not add up.
 type Queue struct {
 	maxBytes int
 
 	mu     sync.Mutex
 	ready  sync.Cond // signalled when a packet arrives in the empty queue, and by Close
-	ring   []Packet  // its length is a power of two
-	head   int       // index of the oldest packet
+	flows  flows
 	count  int
 	bytes  int
 	drops  uint64
@@ -26,26 +35,24 @@ type Queue struct {
 // Packet.Len. The empty queue takes one packet of any size, so that a bound
 // below the largest packet never blocks it for good.
 func NewQueue(maxBytes int) *Queue {
-	q := &Queue{maxBytes: maxBytes, ring: make([]Packet, 64)}
+	q := &Queue{maxBytes: maxBytes}
 	q.ready.L = &q.mu
 	return q
 }
 
-// Put appends p and takes over its reference. It never waits. It returns false
-// if the queue is full or closed; p then still belongs to the caller, who
-// usually releases it: TCP takes the loss as the sign to slow down.
+// Put appends p and takes over its reference. It never waits. In a full queue
+// the longest flow makes room by losing its last packets. Put returns false if
+// that flow is p's own, or the queue is closed; p then still belongs to the
+// caller, who usually releases it: TCP takes the loss as the sign to slow down.
 func (q *Queue) Put(p Packet) bool {
-	n := p.Len()
+	n, bucket := p.Len(), p.bucket()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if q.closed || q.count > 0 && q.bytes+n > q.maxBytes {
+	if q.closed || !q.makeRoom(bucket, n) {
 		q.drops++
 		return false
 	}
-	if q.count == len(q.ring) {
-		q.grow()
-	}
-	q.ring[(q.head+q.count)&(len(q.ring)-1)] = p
+	q.flows.put(bucket, p, n)
 	q.count++
 	q.bytes += n
 	if q.count == 1 {
@@ -54,17 +61,28 @@ func (q *Queue) Put(p Packet) bool {
 	return true
 }
 
-// grow doubles the ring; the caller holds mu.
-func (q *Queue) grow() {
-	ring := make([]Packet, 2*len(q.ring))
-	n := copy(ring, q.ring[q.head:])
-	copy(ring[n:], q.ring[:q.head])
-	q.ring, q.head = ring, 0
+// makeRoom drops packets until n bytes more may wait, and returns false if
+// that would be at the cost of flows no longer than the one in bucket.
+func (q *Queue) makeRoom(bucket, n int) bool {
+	for q.count > 0 && q.bytes+n > q.maxBytes {
+		f := q.flows.longest()
+		if q.flows.waiting(bucket)+n >= f.bytes {
+			return false
+		}
+		p := f.popTail()
+		q.count--
+		q.bytes -= p.Len()
+		q.drops++
+		p.Release()
+	}
+	return true
 }
 
-// Take moves the oldest packets into ps, as many as there are and fit, and
-// gives their references to the caller. It waits until there is at least one,
-// or until Wake, and may return 0 then.
+// Take moves packets into ps and gives their references to the caller: as many
+// as there are and fit, but after the first none beyond 64 KiB together, as
+// what is taken can no longer be overtaken. Packets of one flow come in order.
+//
+// It waits until there is at least one, or until Wake, and may return 0 then.
 // After Close it returns net.ErrClosed; for an empty ps it returns 0 at once.
 func (q *Queue) Take(ps []Packet) (int, error) {
 	if len(ps) == 0 {
@@ -79,15 +97,23 @@ func (q *Queue) Take(ps []Packet) (int, error) {
 	if q.closed {
 		return 0, net.ErrClosed
 	}
-	n := min(len(ps), q.count)
-	for i := range n {
-		p := &q.ring[q.head]
-		ps[i] = *p
-		q.bytes -= p.Len()
-		*p = Packet{}
-		q.head = (q.head + 1) & (len(q.ring) - 1)
+	n, taken := 0, 0
+	for n < len(ps) && q.count > 0 {
+		f := q.flows.turn()
+		size := f.front().Len()
+		if n > 0 && taken+size > takeBytes {
+			break
+		}
+		ps[n] = f.popHead()
+		f.deficit -= size
+		n++
+		taken += size
+		q.count--
 	}
-	q.count -= n
+	q.bytes -= taken
+	if q.count == 0 {
+		q.flows.clear()
+	}
 	return n, nil
 }
 
@@ -106,7 +132,7 @@ func (q *Queue) Bytes() int {
 	return q.bytes
 }
 
-// Dropped counts the packets that Put refused.
+// Dropped counts the packets that Put refused, and those that made room.
 func (q *Queue) Dropped() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -119,10 +145,9 @@ func (q *Queue) Close() {
 	defer q.mu.Unlock()
 	q.closed = true
 	for ; q.count > 0; q.count-- {
-		q.ring[q.head].Release()
-		q.ring[q.head] = Packet{}
-		q.head = (q.head + 1) & (len(q.ring) - 1)
+		q.flows.turn().popHead().Release()
 	}
+	q.flows.clear()
 	q.bytes = 0
 	q.ready.Broadcast()
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -221,4 +222,73 @@ func TestSilence(t *testing.T) {
 			t.Errorf("%d packets in a day", n)
 		}
 	})
+}
+
+// Beside a download that fills a slow path, an interactive stream keeps its
+// round trip: it waits for the packets that are on their way out, and for none
+// of those that wait.
+func TestInteractiveBesideBulk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const rate = 125e6 / 8 // bytes a second
+		w := &wire{fused: true, delay: oneWay, rate: rate}
+		connect(t, w)
+		defer w.Close()
+		bulk, sink := w.dialed(t, addrB4)
+		a, b := w.dialed(t, addrB6)
+		var all sync.WaitGroup
+		all.Go(func() { io.Copy(bulk, stream(1, 30<<20)); bulk.Close() })
+		all.Go(func() { io.Copy(io.Discard, sink); sink.Close() })
+		all.Go(func() { io.Copy(b, b); b.Close() })
+		time.Sleep(time.Second)
+		worst := time.Duration(0)
+		buf := make([]byte, 64)
+		for range 20 {
+			start := time.Now()
+			if _, err := a.Write(buf); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(a, buf); err != nil {
+				t.Fatal(err)
+			}
+			worst = max(worst, time.Since(start))
+			time.Sleep(17 * time.Millisecond)
+		}
+		// What was taken already, and one turn of the other flow.
+		if limit := roundTrip + 2*takeBytes*time.Second/rate; worst > limit {
+			t.Errorf("a round trip took %v, more than %v", worst, limit)
+		}
+		a.Close()
+		all.Wait()
+	})
+}
+
+// Coalescing saves acknowledgments, and TCP's window grows as fast without
+// them, since what counts is the bytes that each acknowledges.
+func TestCoalescingAndWindow(t *testing.T) {
+	measure := func(each bool) (took time.Duration, packets int64) {
+		synctest.Test(t, func(t *testing.T) {
+			w := &wire{fused: true, delay: oneWay, each: each}
+			connect(t, w)
+			defer w.Close()
+			a, b := w.dialed(t, addrB4)
+			before, start := w.packets.Load(), time.Now()
+			go func() { io.Copy(a, stream(1, 16<<20)); a.Close() }()
+			if _, err := io.ReadFull(b, make([]byte, 16<<20)); err != nil {
+				t.Fatal(err)
+			}
+			took, packets = time.Since(start), w.packets.Load()-before
+			b.Close()
+		})
+		return took, packets
+	}
+	single, singlePackets := measure(true)
+	joined, joinedPackets := measure(false)
+	t.Logf("one by one: %v, %d packets; coalesced: %v, %d packets", single, singlePackets, joined, joinedPackets)
+	if joined > single+roundTrip {
+		t.Errorf("coalesced it takes %v instead of %v", joined, single)
+	}
+	data := int64(16<<20/(testMTU-52) + 1)
+	if acks := joinedPackets - data; acks < 16<<20/(2*65000) || acks > data/8 {
+		t.Errorf("%d acknowledgments for %d packets of data", acks, data)
+	}
 }

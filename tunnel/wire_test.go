@@ -32,6 +32,8 @@ type wire struct {
 	check bool          // each packet, by checkPacket
 	delay time.Duration // each way
 	loss  float64       // share of the packets that get lost
+	rate  int           // bytes a second, each way; 0 is unlimited
+	each  bool          // packets go in one by one, which nothing coalesces
 
 	down   atomic.Bool // loses everything
 	replay bool        // restore sends again what an outage swallowed
@@ -81,8 +83,15 @@ func newStack(t testing.TB, q *Queue, addrs ...netip.Addr) *Stack {
 func (w *wire) pump(t testing.TB, from *Queue, to *Stack, seed uint64) {
 	random := rand.New(rand.NewPCG(seed, seed))
 	input := to.Input
+	if w.each {
+		input = func(pkts [][]byte) {
+			for i := range pkts {
+				to.Input(pkts[i : i+1])
+			}
+		}
+	}
 	if w.delay > 0 {
-		l := newDelayLine(w.delay, to.Input)
+		l := newDelayLine(w.delay, input)
 		defer l.close()
 		input = l.put
 	}
@@ -105,6 +114,9 @@ func (w *wire) pump(t testing.TB, from *Queue, to *Stack, seed uint64) {
 			default:
 				buf = p.AppendTo(buf)
 				segs = append(segs, buf)
+			}
+			if w.rate > 0 {
+				time.Sleep(time.Duration(p.Len()) * time.Second / time.Duration(w.rate))
 			}
 			p.Release()
 			if err != nil {

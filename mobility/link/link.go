@@ -31,6 +31,8 @@ const (
 	// MinSilence is the shortest time after which unanswered data means that
 	// the path is broken; three round trips where that is longer.
 	MinSilence = 300 * time.Millisecond
+	// retireAfter is how long an SA still receives that has been removed.
+	retireAfter = 5 * time.Second
 )
 
 // DefaultQueueBytes bounds the packets that wait for a carrier.
@@ -83,6 +85,7 @@ type Link struct {
 	mu       sync.Mutex
 	changed  sync.Cond // path, credit or outbound changed, or the link was closed
 	children map[uint32]*inbound
+	retired  map[uint32]*time.Timer // inbound SPIs that receive a little longer
 	closed   bool
 	wg       sync.WaitGroup
 
@@ -93,7 +96,7 @@ type Link struct {
 	replays atomic.Uint64                       // how often it was asked for
 
 	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
-	tooBig, full, resent                                   atomic.Uint64
+	tooBig, resent                                         atomic.Uint64
 }
 
 // path is a carrier with what is known of it.
@@ -112,7 +115,7 @@ func New(c Config) *Link {
 	if c.FlightBytes == 0 {
 		c.FlightBytes = DefaultFlightBytes
 	}
-	l := &Link{c: c, log: c.Logger, queue: tunnel.NewQueue(c.QueueBytes), children: make(map[uint32]*inbound)}
+	l := &Link{c: c, log: c.Logger, queue: tunnel.NewQueue(c.QueueBytes), children: make(map[uint32]*inbound), retired: make(map[uint32]*time.Timer)}
 	if l.log == nil {
 		l.log = slog.New(slog.DiscardHandler)
 	}
@@ -137,6 +140,11 @@ func (l *Link) Close() {
 		l.c.Table.remove(spi)
 	}
 	clear(l.children)
+	for spi, t := range l.retired {
+		t.Stop()
+		l.c.Table.remove(spi)
+	}
+	clear(l.retired)
 	l.changed.Broadcast()
 	l.mu.Unlock()
 	l.queue.Close()
@@ -176,7 +184,8 @@ func (l *Link) Install(child ike.Child) error {
 	return nil
 }
 
-// Remove takes away the pair of SAs with this inbound SPI. If it was the one
+// Remove takes away the pair of SAs with this inbound SPI: it sends no more,
+// and receives only what is still under way. If it was the one
 // in use, the newest other pair takes over.
 func (l *Link) Remove(inboundSPI uint32) {
 	l.mu.Lock()
@@ -186,7 +195,13 @@ func (l *Link) Remove(inboundSPI uint32) {
 		return
 	}
 	delete(l.children, inboundSPI)
-	l.c.Table.remove(inboundSPI)
+	// The word that an SA is gone may overtake packets that were sent on it.
+	l.retired[inboundSPI] = time.AfterFunc(retireAfter, func() {
+		l.c.Table.remove(inboundSPI)
+		l.mu.Lock()
+		delete(l.retired, inboundSPI)
+		l.mu.Unlock()
+	})
 	if l.outbound.Load() != e.out {
 		return
 	}
@@ -265,7 +280,6 @@ func (l *Link) SetRoundTrip(d time.Duration) { l.life.rtt.Store(int64(d)) }
 // Output queues an inner packet. It never blocks and takes p over.
 func (l *Link) Output(p tunnel.Packet) {
 	if !l.queue.Put(p) {
-		l.full.Add(1)
 		p.Release()
 	}
 }
@@ -307,7 +321,7 @@ func (l *Link) Stats() Stats {
 	return Stats{
 		BytesSent: l.bytesSent.Load(), BytesReceived: l.bytesReceived.Load(),
 		PacketsSent: l.packetsSent.Load(), PacketsReceived: l.packetsReceived.Load(),
-		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.full.Load(), PacketsResent: l.resent.Load(),
+		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.queue.Dropped(), PacketsResent: l.resent.Load(),
 	}
 }
 
