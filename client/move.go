@@ -111,6 +111,10 @@ func (c *Client) use(a mobility.Use) {
 		c.replayed = c.reply.Number
 		c.replay(c.reply)
 	}
+	// A request that the old path swallowed need not wait for its timer.
+	if c.session != nil {
+		c.session.Retransmit(time.Now())
+	}
 	c.keepalive = time.Now().Add(keepaliveEvery)
 	if before != nil && before != ca.open {
 		c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),

@@ -43,7 +43,8 @@ type Config struct {
 	Joined func(name string)
 
 	// IKELifetime and ChildLifetime are the ages at which this end rekeys its
-	// SAs; zero means the defaults of package ike, negative never.
+	// SAs; zero means two days and one day, negative never. Clients rekey much
+	// earlier. One that sleeps cannot answer, and shall not lose its SAs for it.
 	IKELifetime, ChildLifetime time.Duration
 
 	// NoOffload has packets of the path's size cross the stack one by one, for

@@ -64,6 +64,12 @@ func New(c Config) (*Server, error) {
 	if len(c.Encapsulations) == 0 {
 		c.Encapsulations = []transports.Name{transports.UDP, transports.TCP, transports.WebSocket}
 	}
+	if c.IKELifetime == 0 {
+		c.IKELifetime = 48 * time.Hour
+	}
+	if c.ChildLifetime == 0 {
+		c.ChildLifetime = 24 * time.Hour
+	}
 	s := &Server{
 		c: c, log: c.Logger, owner: owner.New(),
 		ids:      make(map[transports.Carrier]mobility.CarrierID),
