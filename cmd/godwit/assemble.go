@@ -7,7 +7,10 @@ import (
 	"net"
 	"os"
 	"runtime/debug"
+	"runtime/pprof"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/config"
@@ -102,6 +105,32 @@ func watchNetwork(ctx context.Context, c *client.Config, logger *slog.Logger) (s
 		_ = w.Close() // nothing is lost with it
 		<-done
 	}
+}
+
+// profileFlag adds the hidden flag that developers measure with.
+func profileFlag(cmd *cobra.Command) *string {
+	file := cmd.Flags().String("cpuprofile", "", "write a CPU profile to FILE")
+	_ = cmd.Flags().MarkHidden("cpuprofile") // fails for unknown flags only
+	return file
+}
+
+// profile writes a CPU profile to file until stop; nothing if file is empty.
+func profile(file string) (stop func(), err error) {
+	if file == "" {
+		return func() {}, nil
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return nil, &config.Error{What: "cannot write the profile " + file + ": " + lastCause(err), Err: err}
+	}
+	if err := pprof.StartCPUProfile(f); err != nil {
+		_ = f.Close()
+		return nil, &config.Error{What: "cannot profile: " + lastCause(err), Err: err}
+	}
+	return func() {
+		pprof.StopCPUProfile()
+		_ = f.Close()
+	}, nil
 }
 
 // leanHeap has the collector run earlier than by default. The data path

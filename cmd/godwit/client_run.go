@@ -35,8 +35,14 @@ func newClientRun() *cobra.Command {
 	dir, log := dirFlag(cmd, "client"), logFlag(cmd)
 	listen := cmd.Flags().String("listen", "", "ADDR:PORT of the proxy (default as client.toml says: 127.0.0.1:1080)")
 	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
+	profiled := profileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		leanHeap()
+		stop, err := profile(*profiled)
+		if err != nil {
+			return err
+		}
+		defer stop()
 		d, err := loadClient(dir)
 		if err != nil {
 			return err

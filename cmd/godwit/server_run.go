@@ -20,8 +20,14 @@ func newServerRun() *cobra.Command {
 		Args:  takes(),
 	}
 	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
+	profiled := profileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		leanHeap()
+		stop, err := profile(*profiled)
+		if err != nil {
+			return err
+		}
+		defer stop()
 		d, err := loadServer(dir)
 		if err != nil {
 			return err
