@@ -118,6 +118,9 @@ func (o *Outbound) Seal(dst, inner []byte, padTo int) ([]byte, error) {
 // has no room. inner packets follow the rules of Seal; if one is malformed,
 // none is sealed. With ErrExhausted the packets that still got a sequence
 // number are returned all the same.
+//
+// The packets lie one behind the other, and the capacity of each reaches over
+// the next: a sender that takes many at once need not put them together.
 func (o *Outbound) SealBatch(dst []byte, inner, out [][]byte) (buf []byte, pkts [][]byte, err error) {
 	total := 0
 	for i, p := range inner {
@@ -136,7 +139,7 @@ func (o *Outbound) SealBatch(dst []byte, inner, out [][]byte) (buf []byte, pkts 
 		proto, size, _ := plan(p, 0)
 		start := len(dst)
 		dst = o.seal(dst, p, proto, size, seq+uint64(i), seq+uint64(i), s)
-		out = append(out, dst[start:len(dst):len(dst)])
+		out = append(out, dst[start:])
 	}
 	if got < len(inner) {
 		return dst, out, ErrExhausted

@@ -116,7 +116,9 @@ func sendAll(ps []transports.Packet, mtu int, s socket, to peer) error {
 			}
 		}
 		b := ps[i].Data
-		if n > 1 || ps[i].Kind == transports.KindIKE {
+		if whole, ok := adjacent(ps[i:i+n], run); ok {
+			b = whole
+		} else if n > 1 || ps[i].Kind == transports.KindIKE {
 			if buf == nil {
 				buf = buffers.Get().(*[bufferSize]byte)
 			}
@@ -131,6 +133,24 @@ func sendAll(ps []transports.Packet, mtu int, s socket, to peer) error {
 		i += n
 	}
 	return result
+}
+
+// adjacent gives ESP packets of size bytes together as the one slice that they
+// already are, when they lie one behind the other in the same array.
+func adjacent(ps []transports.Packet, size int) ([]byte, bool) {
+	first := ps[0].Data
+	if ps[0].Kind != transports.KindESP || cap(first) < size {
+		return nil, false
+	}
+	whole := first[:size]
+	at := len(first)
+	for _, p := range ps[1:] {
+		if p.Kind != transports.KindESP || &whole[at] != &p.Data[0] {
+			return nil, false
+		}
+		at += len(p.Data)
+	}
+	return whole, true
 }
 
 // wireSize is the size of p's UDP payload.

@@ -211,3 +211,32 @@ func TestControl(t *testing.T) {
 		}
 	}
 }
+
+func TestAdjacent(t *testing.T) {
+	buf := []byte("aaabbbcc")
+	esp := func(b []byte) transports.Packet { return transports.Packet{Kind: transports.KindESP, Data: b} }
+	a, b, c := esp(buf[:3]), esp(buf[3:6]), esp(buf[6:])
+	other := esp([]byte("bbb"))
+	ike := transports.Packet{Kind: transports.KindIKE, Data: buf[3:6]}
+	for name, tt := range map[string]struct {
+		ps   []transports.Packet
+		want string
+	}{
+		"all":        {[]transports.Packet{a, b, c}, "aaabbbcc"},
+		"one":        {[]transports.Packet{b}, "bbb"},
+		"elsewhere":  {[]transports.Packet{a, other}, ""},
+		"gap":        {[]transports.Packet{a, c}, ""},
+		"wrong way":  {[]transports.Packet{b, a}, ""},
+		"a marker":   {[]transports.Packet{a, ike}, ""},
+		"no room":    {[]transports.Packet{esp(buf[:3:3]), b}, ""},
+		"same twice": {[]transports.Packet{a, a}, ""},
+	} {
+		size := 0
+		for _, p := range tt.ps {
+			size += len(p.Data)
+		}
+		if got, ok := adjacent(tt.ps, size); string(got) != tt.want || ok != (tt.want != "") {
+			t.Errorf("%s: got %q, %v, want %q", name, got, ok, tt.want)
+		}
+	}
+}
