@@ -55,8 +55,8 @@ func TestStreams(t *testing.T) {
 		bytes   int64
 		largest int64 // at least so many bytes had the largest packet
 	}{
-		{"IPv4 whole", &wire{check: true}, addrB4, 64 << 20, 60000},
-		{"IPv6 whole", &wire{check: true}, addrB6, 64 << 20, 60000},
+		{"IPv4 whole", &wire{check: true}, addrB4, 64 << 20, wholeSegment + 52},
+		{"IPv6 whole", &wire{check: true}, addrB6, 64 << 20, wholeSegment + 52},
 		{"IPv4 cut", &wire{check: true, cut: true}, addrB4, 16 << 20, testMTU},
 		{"IPv6 cut", &wire{check: true, cut: true}, addrB6, 16 << 20, testMTU},
 		{"IPv4 cut at once", &wire{check: true, fused: true}, addrB4, 64 << 20, testMTU},

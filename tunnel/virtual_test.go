@@ -284,7 +284,9 @@ func TestCoalescingAndWindow(t *testing.T) {
 	single, singlePackets := measure(true)
 	joined, joinedPackets := measure(false)
 	t.Logf("one by one: %v, %d packets; coalesced: %v, %d packets", single, singlePackets, joined, joinedPackets)
-	if joined > single+roundTrip {
+	// Either takes 14 to 20 round trips, as the goroutines happen to run; a
+	// window that grew by acknowledgments would take many times as long.
+	if joined > 2*single {
 		t.Errorf("coalesced it takes %v instead of %v", joined, single)
 	}
 	data := int64(16<<20/(testMTU-52) + 1)

@@ -12,8 +12,9 @@ import (
 )
 
 const (
-	// copySize suits bulk: the stack below hands over up to 64 KiB at a time.
-	copySize = 64 << 10
+	// copySize suits bulk: what the stack below puts into one segment, and so
+	// into one system call (see tunnel's link). A little more would make two.
+	copySize = 45 * 1308
 	// idleSize is what a direction holds that brings little. Most streams wait
 	// most of the time, and there may be many thousands.
 	idleSize = 512
