@@ -33,6 +33,7 @@ type peer struct {
 	binding  *mobility.Binding
 	session  *ike.Session
 	orphaned time.Time // since when there is no IKE SA; zero: there is one
+	due      time.Time // of the valid alarm; zero: none is set
 	verdict  mobility.Verdict
 	credit   int // bytes that the copy in hand allows to be sent
 	request  *regmsg.Request
@@ -190,7 +191,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		// but not where: that may have been another address. The registration
 		// that follows proves this one.
 		p.credit = connectCredit
-		p.binding.Adopt(now, s.id(c), c.Describe().Reverse(), c.Validated())
+		p.binding.Adopt(now, s.id(c, p), c.Describe().Reverse(), c.Validated())
 		s.bindingActions(now, p)
 	}
 	s.log.Info("client connected", slog.String("user", u.Name), slog.Any("inner", home))
@@ -239,13 +240,16 @@ func (s *Server) sessionClosed(now time.Time, session *ike.Session, err error) {
 		return
 	}
 	p.session, p.orphaned = nil, now
+	s.setAlarm(p)
 	p.link.Use(nil, false, 0)
 	s.log.Info("client gone", slog.String("user", p.user.Name), slog.Any("err", err))
 }
 
 // removePeer forgets a client that did not come back.
-func (s *Server) removePeer(name string, p *peer) {
-	delete(s.peers, name)
+func (s *Server) removePeer(p *peer) {
+	if s.peers[p.user.Name] == p {
+		delete(s.peers, p.user.Name)
+	}
 	for _, a := range []netip.Addr{p.user.Inner4, p.user.Inner6} {
 		s.routes.CompareAndDelete(a, p)
 	}
@@ -291,7 +295,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		}
 		p.credit = 2 * size
 		err := p.binding.Receive(now, request, mobility.Arrival{
-			Carrier:   s.id(c),
+			Carrier:   s.id(c, p),
 			Seen:      c.Describe().Reverse(),
 			Bytes:     size,
 			Validated: c.Validated(),
@@ -305,6 +309,15 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 	})
 }
 
+// setAlarm has p looked at again when it wants to be.
+func (s *Server) setAlarm(p *peer) {
+	t := p.binding.NextTimeout()
+	if !p.orphaned.IsZero() {
+		t = earliest(t, p.orphaned.Add(orphanTime))
+	}
+	s.alarms.set(p, t)
+}
+
 // bindingActions does what a client's binding asks for.
 func (s *Server) bindingActions(now time.Time, p *peer) {
 	for _, a := range p.binding.Actions() {
@@ -312,7 +325,7 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 		case mobility.Send:
 			s.sendReply(p, a)
 		case mobility.Use:
-			c := s.carriers[a.ID]
+			c := s.carriers[a.ID].Carrier
 			if c == nil {
 				continue
 			}
@@ -333,11 +346,11 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 				p.link.Replay(r.Received)
 			}
 		case mobility.Validate:
-			if c := s.carriers[a.ID]; c != nil {
+			if c := s.carriers[a.ID].Carrier; c != nil {
 				p.link.Validate(c)
 			}
 		case mobility.Close:
-			if c := s.carriers[a.ID]; c != nil {
+			if c := s.carriers[a.ID].Carrier; c != nil {
 				delete(s.carriers, a.ID)
 				s.mu.Lock()
 				delete(s.ids, c)
@@ -346,10 +359,11 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			}
 		}
 	}
+	s.setAlarm(p)
 }
 
 func (s *Server) sendReply(p *peer, a mobility.Send) {
-	c := s.carriers[a.ID]
+	c := s.carriers[a.ID].Carrier
 	if c == nil {
 		return
 	}

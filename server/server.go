@@ -47,7 +47,8 @@ type Server struct {
 	peers    map[string]*peer
 	sessions map[*ike.Session]*peer
 	children map[uint32]*ike.Session // inbound SPIs
-	carriers map[mobility.CarrierID]transports.Carrier
+	carriers map[mobility.CarrierID]held
+	alarms   alarms
 }
 
 // New checks c and binds the sockets; an error names the address in use.
@@ -76,7 +77,7 @@ func New(c Config) (*Server, error) {
 		peers:    make(map[string]*peer),
 		sessions: make(map[*ike.Session]*peer),
 		children: make(map[uint32]*ike.Session),
-		carriers: make(map[mobility.CarrierID]transports.Carrier),
+		carriers: make(map[mobility.CarrierID]held),
 	}
 	var inner []netip.Addr
 	if c.Pool4.IsValid() {
@@ -163,22 +164,15 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) act(now time.Time) time.Time {
 	s.responder.Advance(now)
 	s.ikeEvents(now)
-	next := s.responder.NextTimeout()
-	for name, p := range s.peers {
+	for p := s.alarms.take(now); p != nil; p = s.alarms.take(now) {
+		if !p.orphaned.IsZero() && !now.Before(p.orphaned.Add(orphanTime)) {
+			s.removePeer(p)
+			continue
+		}
 		p.binding.Advance(now)
 		s.bindingActions(now, p)
-		t := p.binding.NextTimeout()
-		if !p.orphaned.IsZero() {
-			if end := p.orphaned.Add(orphanTime); now.Before(end) {
-				t = earliest(t, end)
-			} else {
-				s.removePeer(name, p)
-				continue
-			}
-		}
-		next = earliest(next, t)
 	}
-	return next
+	return earliest(s.responder.NextTimeout(), s.alarms.next())
 }
 
 // earliest is the earlier of two times, of which zero ones do not count.
@@ -226,9 +220,11 @@ func (s *Server) Closed(c transports.Carrier, err error) {
 		return
 	}
 	s.owner.Post(func(now time.Time) {
+		held := s.carriers[id]
 		delete(s.carriers, id)
-		for _, p := range s.peers {
-			p.binding.Closed(now, id)
+		if held.p != nil {
+			held.p.binding.Closed(now, id)
+			s.bindingActions(now, held.p)
 		}
 	})
 	if !errors.Is(err, net.ErrClosed) {
@@ -236,8 +232,15 @@ func (s *Server) Closed(c transports.Carrier, err error) {
 	}
 }
 
-// id names a carrier that brought something authentic. It runs on the owner.
-func (s *Server) id(c transports.Carrier) mobility.CarrierID {
+// held is a carrier that a client was heard by.
+type held struct {
+	transports.Carrier
+	p *peer
+}
+
+// id names a carrier by which p was heard: something authentic came by it. It
+// runs on the owner.
+func (s *Server) id(c transports.Carrier, p *peer) mobility.CarrierID {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	id := s.ids[c]
@@ -245,10 +248,10 @@ func (s *Server) id(c transports.Carrier) mobility.CarrierID {
 		s.last++
 		id = s.last
 		s.ids[c] = id
-		s.carriers[id] = c
 		if t, ok := c.(transports.Trusted); ok {
 			t.Trust()
 		}
 	}
+	s.carriers[id] = held{c, p}
 	return id
 }
