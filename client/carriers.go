@@ -88,10 +88,10 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 	ctx, cancel := context.WithTimeout(c.ctx, openTimeout)
 	ca := &carrier{id: id, name: name, cancel: cancel, in: &incoming{client: c, id: id}}
 	c.carriers[id] = ca
-	remotes := c.remotes
+	remotes, known := c.remotes, c.known
 	c.tasks.Go(func() {
 		defer cancel()
-		opened, err := c.dial(ctx, t, ca, remotes)
+		opened, err := c.dial(ctx, t, ca, remotes, known)
 		if !c.owner.Post(func(now time.Time) { c.carrierOpened(now, ca, opened, err) }) && opened != nil {
 			opened.Close()
 		}
@@ -99,12 +99,16 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 }
 
 // dial opens a carrier to the first of the server's addresses that this host
-// has a route to.
-func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, remotes []netip.Addr) (transports.Carrier, error) {
+// has a route to. If there are none the name is looked up; what is known from
+// earlier serves where that fails.
+func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, remotes, known []netip.Addr) (transports.Carrier, error) {
 	if len(remotes) == 0 {
 		rctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 		defer cancel()
 		found, err := c.c.Resolve(rctx, c.host)
+		if err != nil && len(known) > 0 {
+			found, err = known, nil
+		}
 		if err != nil {
 			return nil, fmt.Errorf("find the server's address: %w", err)
 		}

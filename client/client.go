@@ -65,6 +65,7 @@ type Client struct {
 	attached  netip.Addr    // what attachment gave when it was last asked
 	keepalive time.Time     // when a NAT keepalive is due
 	remotes   []netip.Addr
+	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
 	lastErr   error
 	fatal     error
 	wasReady  bool

@@ -40,6 +40,11 @@ type heldMessage struct {
 // connect starts IKE over every encapsulation at once.
 func (c *Client) connect(now time.Time) {
 	c.retryAt = time.Time{}
+	if _, err := netip.ParseAddr(c.host); err != nil {
+		// The name may lead elsewhere by now.
+		c.known, c.remotes = c.remotes, nil
+	}
+	c.attached = c.attachment()
 	s, err := c.newSession(now)
 	if err != nil {
 		c.fatal = err

@@ -159,13 +159,7 @@ func (c *Client) watch() {
 // address than they do.
 func (c *Client) changed(now time.Time) {
 	if c.registrar == nil {
-		if c.session != nil {
-			// The attempts under way belong to the network that was.
-			for id := range c.carriers {
-				c.closeCarrier(id)
-			}
-			c.openMissing()
-		}
+		c.changedEarly()
 		return
 	}
 	at := c.attachment()
@@ -177,6 +171,21 @@ func (c *Client) changed(now time.Time) {
 		return // no network: the next change will tell of one
 	}
 	c.registrar.Start(now, mobility.TriggerAddress)
+}
+
+// changedEarly is changed while there is no link yet.
+func (c *Client) changedEarly() {
+	if c.session == nil {
+		return
+	}
+	if at := c.attachment(); at != c.attached {
+		// The attempts under way belong to the network that was.
+		c.attached = at
+		for id := range c.carriers {
+			c.closeCarrier(id)
+		}
+	}
+	c.openMissing()
 }
 
 // attachment is the address that packets to the server would leave from.

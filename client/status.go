@@ -65,11 +65,19 @@ type Copy struct {
 	Error         string  `json:"error,omitempty"`
 }
 
+// statusTimeout bounds the wait for an owner that does not run.
+const statusTimeout = 2 * time.Second
+
 // Status tells how things are.
 func (c *Client) Status() Status {
-	s := Status{State: "stopped", Server: c.c.Server}
-	// A client that has stopped has nothing to add.
-	_ = c.owner.Do(context.Background(), func(time.Time) { c.fill(&s) })
+	stopped := Status{State: "stopped", Server: c.c.Server}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	// A client that does not run has nothing to add.
+	s := stopped
+	if c.owner.Do(ctx, func(time.Time) { c.fill(&s) }) != nil {
+		return stopped // s may still be filled
+	}
 	return s
 }
 

@@ -26,15 +26,23 @@ type ClientStatus struct {
 	Spoofed       uint64   `json:"spoofed"` // packets with a source that is not the client's
 }
 
+// statusTimeout bounds the wait for an owner that does not run.
+const statusTimeout = 2 * time.Second
+
 // Status tells how things are.
 func (s *Server) Status() Status {
 	var st Status
-	// A server that has stopped has no clients.
-	_ = s.owner.Do(context.Background(), func(time.Time) {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	// A server that does not run has no clients.
+	err := s.owner.Do(ctx, func(time.Time) {
 		for _, p := range s.peers {
 			st.Clients = append(st.Clients, p.status())
 		}
 	})
+	if err != nil {
+		return Status{} // st may still be filled
+	}
 	slices.SortFunc(st.Clients, func(a, b ClientStatus) int { return strings.Compare(a.Name, b.Name) })
 	return st
 }
