@@ -131,9 +131,13 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 		Local:   local,
 		Remote:  netip.AddrPortFrom(remote, c.port),
 		Handler: ca.in,
-		First: func(d transports.Description) (ps []transports.Packet) {
-			// Without an owner there is nothing to say any more; Dial ends with ctx.
-			_ = c.owner.Do(ctx, func(now time.Time) { ps = c.firstFlight(now, ca, d) })
+		First: func(d transports.Description) []transports.Packet {
+			var ps []transports.Packet
+			// When ctx ends first, the owner may write ps yet; Dial ends with
+			// ctx, so there is nothing to say any more.
+			if c.owner.Do(ctx, func(now time.Time) { ps = c.firstFlight(now, ca, d) }) != nil {
+				return nil
+			}
 			return ps
 		},
 	})
