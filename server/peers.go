@@ -29,6 +29,7 @@ const connectCredit = 1500
 // A peer is one client. It lives through its IKE SAs.
 type peer struct {
 	user     *User
+	key      ed25519.PublicKey
 	link     *link.Link
 	binding  *mobility.Binding
 	session  *ike.Session
@@ -167,7 +168,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		s.dropChildren(p.session)
 		delete(s.sessions, p.session)
 	}
-	p.user, p.session, p.orphaned = u, session, time.Time{}
+	p.user, p.key, p.session, p.orphaned = u, e.Peer.PublicKey, session, time.Time{}
 	s.sessions[session] = p
 	home, agent := u.Inner4, s.gateway4
 	if !home.IsValid() || !agent.IsValid() {
@@ -245,6 +246,26 @@ func (s *Server) sessionClosed(now time.Time, session *ike.Session, err error) {
 	s.log.Info("client gone", slog.String("user", p.user.Name), slog.Any("err", err))
 }
 
+// reviewEvery is how soon a client that was removed loses its link.
+const reviewEvery = 10 * time.Second
+
+// review ends the links of clients that may not come in any more.
+func (s *Server) review(now time.Time) {
+	for _, p := range s.peers {
+		if u, err := s.c.Lookup(p.key); err == nil && u.Name == p.user.Name {
+			continue
+		}
+		s.log.Info("client removed", slog.String("user", p.user.Name))
+		if session := p.session; session != nil {
+			session.Delete(now)
+			s.ikeEvents(now) // the word has to leave before the carrier is forgotten
+			s.dropChildren(session)
+			delete(s.sessions, session)
+		}
+		s.removePeer(p)
+	}
+}
+
 // removePeer forgets a client that did not come back.
 func (s *Server) removePeer(p *peer) {
 	if s.peers[p.user.Name] == p {
@@ -252,6 +273,13 @@ func (s *Server) removePeer(p *peer) {
 	}
 	for _, a := range []netip.Addr{p.user.Inner4, p.user.Inner6} {
 		s.routes.CompareAndDelete(a, p)
+	}
+	// Its pump may sit in a stream that nobody reads.
+	for id, h := range s.carriers {
+		if h.p == p {
+			delete(s.carriers, id)
+			h.Close()
+		}
 	}
 	p.link.Close()
 }

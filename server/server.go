@@ -49,6 +49,7 @@ type Server struct {
 	children map[uint32]*ike.Session // inbound SPIs
 	carriers map[mobility.CarrierID]held
 	alarms   alarms
+	reviewAt time.Time
 }
 
 // New checks c and binds the sockets; an error names the address in use.
@@ -172,7 +173,15 @@ func (s *Server) act(now time.Time) time.Time {
 		p.binding.Advance(now)
 		s.bindingActions(now, p)
 	}
-	return earliest(s.responder.NextTimeout(), s.alarms.next())
+	next := earliest(s.responder.NextTimeout(), s.alarms.next())
+	if len(s.peers) == 0 {
+		return next
+	}
+	if !now.Before(s.reviewAt) {
+		s.reviewAt = now.Add(reviewEvery)
+		s.review(now)
+	}
+	return earliest(next, s.reviewAt)
 }
 
 // earliest is the earlier of two times, of which zero ones do not count.

@@ -3,6 +3,7 @@
 package handover
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -123,6 +124,30 @@ func TestServerCrash(t *testing.T) {
 		t.Logf("%s, %d IKE messages sent", s.State, s.IKESent)
 		if near, far := d.end(); near == 0 || far == 0 {
 			t.Errorf("messages received: %d near, %d far", near, far)
+		}
+	})
+}
+
+// TestRemovedClient takes the right to come in from a client that is
+// connected: its link ends soon, and it is told why.
+func TestRemovedClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 50*time.Millisecond)
+		defer w.close()
+		w.ended = make(chan error, 1)
+		m := w.join("laptop", 10)
+		<-m.client.Ready()
+		settle()
+		w.mu.Lock()
+		clear(w.users)
+		w.mu.Unlock()
+		start := time.Now()
+		err := <-w.ended
+		if err == nil || !strings.Contains(err.Error(), "refuses this client's key") {
+			t.Errorf("the client ended with %v", err)
+		}
+		if took := time.Since(start); took > 12*time.Second {
+			t.Errorf("the client was let in for %v after it was removed", took)
 		}
 	})
 }

@@ -60,8 +60,10 @@ type world struct {
 
 	serverKey ed25519.PrivateKey
 	cert      tls.Certificate
-	mu        sync.Mutex
-	users     map[string]*server.User // by public key
+	ended     chan error // takes what clients end with, if set
+
+	mu    sync.Mutex
+	users map[string]*server.User // by public key
 }
 
 var certificate = sync.OnceValue(func() tls.Certificate {
@@ -212,7 +214,11 @@ func (w *world) join(name string, number byte) *mobile {
 	}
 	m := &mobile{w: w, host: h, client: c, key: private}
 	w.tasks.Go(func() {
-		if err := c.Run(w.ctx); err != nil {
+		err := c.Run(w.ctx)
+		switch {
+		case w.ended != nil:
+			w.ended <- err
+		case err != nil:
 			w.t.Errorf("client %s: %v", name, err)
 		}
 	})
