@@ -160,9 +160,10 @@ func contents(pkts [][]byte) map[string][]string {
 		}
 		data := b[s.header:]
 		special := s.flags&^(flagPSH|flagFIN|flagECE|flagCWR) != flagACK || len(data) == 0
-		if special {
-			h[0] = 0 // never joined to another
-			h = fmt.Appendf(h, "%d", i)
+		if special { // never joined to another
+			end(key)
+			flows[key] = append(flows[key], fmt.Sprintf("%x", b))
+			continue
 		}
 		h[s.ip+tcpFlags] &^= flagPSH | flagFIN
 		if o := open[key]; o == nil || o.next != s.seq || o.header != string(h) {
@@ -175,10 +176,6 @@ func contents(pkts [][]byte) map[string][]string {
 		if s.flags&flagFIN != 0 {
 			o.header += "FIN"
 			end(key)
-		}
-		if special {
-			flows[key] = append(flows[key], fmt.Sprintf("%x", b))
-			delete(open, key)
 		}
 	}
 	for key := range open {
