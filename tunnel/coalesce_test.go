@@ -138,7 +138,7 @@ func contents(pkts [][]byte) map[string][]string {
 			delete(open, key)
 		}
 	}
-	for i, b := range pkts {
+	for _, b := range pkts {
 		s := new(tcpSegment)
 		if s.parse(b) != plain {
 			key := fmt.Sprintf("%x", b)
