@@ -4,7 +4,11 @@ import (
 	"math/rand/v2"
 	"testing"
 	"time"
+
+	"go.uber.org/goleak"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // Peers come due in order, each at the time that was set last.
 func TestAlarms(t *testing.T) {
