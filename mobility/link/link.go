@@ -82,12 +82,13 @@ type Link struct {
 	sending  atomic.Bool  // the pump is inside a carrier's Send
 	pumps    atomic.Int64 // the pump's generation; older ones end
 
-	mu       sync.Mutex
-	changed  sync.Cond // path, credit or outbound changed, or the link was closed
-	children map[uint32]*inbound
-	retired  map[uint32]*time.Timer // inbound SPIs that receive a little longer
-	closed   bool
-	wg       sync.WaitGroup
+	mu        sync.Mutex
+	changed   sync.Cond // path, credit or outbound changed, or the link was closed
+	children  map[uint32]*inbound
+	retired   map[uint32]*time.Timer // inbound SPIs that receive a little longer
+	installed uint64                 // pairs of SAs so far
+	closed    bool
+	wg        sync.WaitGroup
 
 	life   liveness
 	flight flight
@@ -169,6 +170,8 @@ func (l *Link) Install(child ike.Child) error {
 	e := &inbound{link: l, in: in, out: out}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.installed++
+	e.order = l.installed
 	if l.closed {
 		return net.ErrClosed
 	}
@@ -205,12 +208,18 @@ func (l *Link) Remove(inboundSPI uint32) {
 	if l.outbound.Load() != e.out {
 		return
 	}
-	var next *esp.Outbound
+	var newest *inbound
 	for _, other := range l.children {
-		other.waiting.Store(false)
-		next = other.out
+		if newest == nil || other.order > newest.order {
+			newest = other
+		}
 	}
-	l.outbound.Store(next)
+	if newest == nil {
+		l.outbound.Store(nil)
+	} else {
+		newest.waiting.Store(false)
+		l.outbound.Store(newest.out)
+	}
 	l.changed.Broadcast()
 }
 

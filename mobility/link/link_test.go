@@ -306,3 +306,27 @@ func newEndless(t *testing.T) *end {
 	t.Cleanup(e.link.Close)
 	return e
 }
+
+// When the pair of SAs in use is removed, the newest of the others sends.
+func TestNewestSATakesOver(t *testing.T) {
+	for range 20 { // maps have no order; one run proves little
+		e := newEnd()
+		for spi := uint32(1001); spi <= 1006; spi++ {
+			c, _ := children(spi, 1000+spi, 0, 0)
+			if err := e.link.Install(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for spi := uint32(1006); spi > 1001; spi-- {
+			e.link.Remove(spi)
+			if got, want := e.link.outbound.Load().SPI(), 1000+spi-1; got != want {
+				t.Fatalf("after %d was removed %d sends, want %d", spi, got, want)
+			}
+		}
+		e.link.Remove(1001)
+		if e.link.outbound.Load() != nil {
+			t.Fatal("a removed SA sends")
+		}
+		e.link.Close()
+	}
+}

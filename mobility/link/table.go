@@ -27,6 +27,7 @@ type inbound struct {
 	in      *esp.Inbound
 	out     *esp.Outbound
 	waiting atomic.Bool // out is not used before a packet came in
+	order   uint64      // of installation in its link
 }
 
 func (t *Table) add(spi uint32, e *inbound) { t.spis.Store(spi, e) }
