@@ -21,11 +21,6 @@ import (
 	"github.com/godwit-net/godwit/tunnel"
 )
 
-// innerMTU is the largest inner packet on a datagram encapsulation. With ESP,
-// UDP and IPv6 around it stays within 1,480 bytes, which PPPoE and most
-// tunnels on the way leave free.
-const innerMTU = 1380
-
 // socksPort is the port of the SOCKS5 service on the server's inner address.
 const socksPort = 1080
 
@@ -132,7 +127,7 @@ func (c *Client) Run(ctx context.Context) error {
 		},
 		Silence:    func() { c.owner.Post(c.silent) },
 		SendFailed: c.sendFailed,
-		MTU:        innerMTU,
+		MTU:        tunnel.InnerMTU,
 	})
 	if c.c.Changes != nil {
 		c.tasks.Go(c.watch)

@@ -2,8 +2,6 @@ package client
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -110,7 +108,7 @@ func (c *Client) retry(now time.Time) {
 
 func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 	public := c.c.PrivateKey.Public().(ed25519.PublicKey)
-	id, err := KeyIdentity(public)
+	id, err := ike.KeyIdentity(public)
 	if err != nil {
 		return nil, fmt.Errorf("own key: %w", err)
 	}
@@ -118,7 +116,7 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 	return ike.NewInitiator(ike.InitiatorConfig{
 		Config: ike.Config{
 			Logger:     c.log,
-			Local:      ike.Identity{Type: ike.IDKeyID, Data: id},
+			Local:      id,
 			PrivateKey: c.c.PrivateKey,
 			NewSPI:     c.table.NewSPI,
 
@@ -132,17 +130,6 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			empty(ike.InternalHomeAgent4), empty(ike.InternalHomeAgent6),
 		},
 	}, now)
-}
-
-// KeyIdentity is what an end with a raw public key calls itself: the SHA-256
-// of its SubjectPublicKeyInfo, as ID_KEY_ID.
-func KeyIdentity(key ed25519.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(key)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(der)
-	return sum[:], nil
 }
 
 // ikeFirst gives the IKE request under way for a carrier's first flight.
@@ -310,7 +297,7 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 	if old != nil && slices.Equal(old.addresses, in.addresses) && old.gateway == in.gateway {
 		return old, nil
 	}
-	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: innerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log})
+	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: tunnel.InnerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log})
 	if err != nil {
 		return nil, err
 	}

@@ -2,8 +2,6 @@ package server
 
 import (
 	"crypto/ed25519"
-	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -16,6 +14,7 @@ import (
 	"github.com/godwit-net/godwit/mobility/link"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/tunnel"
 )
 
 // orphanTime is how long a client without an IKE SA is remembered, so that its
@@ -44,15 +43,14 @@ type peer struct {
 
 func (s *Server) newResponder() (*ike.Responder, error) {
 	public := s.c.PrivateKey.Public().(ed25519.PublicKey)
-	der, err := x509.MarshalPKIXPublicKey(public)
+	id, err := ike.KeyIdentity(public)
 	if err != nil {
 		return nil, fmt.Errorf("own key: %w", err)
 	}
-	id := sha256.Sum256(der)
 	return ike.NewResponder(ike.ResponderConfig{
 		Config: ike.Config{
 			Logger:     s.log,
-			Local:      ike.Identity{Type: ike.IDKeyID, Data: id[:]},
+			Local:      id,
 			PrivateKey: s.c.PrivateKey,
 			NewSPI:     s.table.NewSPI,
 
@@ -160,7 +158,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 			Table:        &s.table,
 			Deliver:      func(pkts [][]byte) { s.deliver(p, pkts) },
 			Registration: func(ip []byte, c transports.Carrier, size int) { s.registrationIn(p, ip, c, size) },
-			MTU:          innerMTU,
+			MTU:          tunnel.InnerMTU,
 		})
 		s.peers[u.Name] = p
 	}
@@ -170,10 +168,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 	}
 	p.user, p.key, p.session, p.orphaned = u, e.Peer.PublicKey, session, time.Time{}
 	s.sessions[session] = p
-	home, agent := u.Inner4, s.gateway4
-	if !home.IsValid() || !agent.IsValid() {
-		home, agent = u.Inner6, s.gateway6
-	}
+	home, agent := s.home(u)
 	p.binding = mobility.NewBinding(mobility.BindingConfig{
 		HomeAddress:  home,
 		HomeAgent:    agent,
@@ -196,6 +191,15 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		s.bindingActions(now, p)
 	}
 	s.log.Info("client connected", slog.String("user", u.Name), slog.Any("inner", home))
+}
+
+// home gives the inner addresses that a user's registrations are about: its own
+// and the server's, IPv4 if there are both.
+func (s *Server) home(u *User) (home, agent netip.Addr) {
+	if u.Inner4.IsValid() && s.gateway4.IsValid() {
+		return u.Inner4, s.gateway4
+	}
+	return u.Inner6, s.gateway6
 }
 
 func (s *Server) childCreated(session *ike.Session, child ike.Child) {
@@ -395,10 +399,7 @@ func (s *Server) sendReply(p *peer, a mobility.Send) {
 	if c == nil {
 		return
 	}
-	home, agent := p.user.Inner4, s.gateway4
-	if !home.IsValid() || !agent.IsValid() {
-		home, agent = p.user.Inner6, s.gateway6
-	}
+	home, agent := s.home(p.user)
 	ip, err := regmsg.AppendPacket(nil, agent, home, a.Message)
 	if err == nil {
 		var b []byte

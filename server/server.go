@@ -19,10 +19,6 @@ import (
 	"github.com/godwit-net/godwit/tunnel"
 )
 
-// innerMTU is the largest inner packet on a datagram encapsulation; clients
-// have the same.
-const innerMTU = 1380
-
 // A Server serves many clients. Run owns its state; the other methods may be
 // called from any goroutine.
 type Server struct {
@@ -99,7 +95,7 @@ func New(c Config) (*Server, error) {
 	if s.ports, err = s.listen(); err != nil {
 		return nil, err
 	}
-	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: innerMTU, Output: s.output, NoOffload: c.NoOffload, Logger: s.log})
+	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: tunnel.InnerMTU, Output: s.output, NoOffload: c.NoOffload, Logger: s.log})
 	if err != nil {
 		s.ports.close()
 		return nil, err

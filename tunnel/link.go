@@ -40,7 +40,7 @@ func (l *link) SupportedGSO() stack.SupportedGSO {
 // the MTU of 1,380 that the product uses, with IPv6 and timestamps. Sealed they
 // just fit the 65,000 bytes that leave in one call with UDP_SEGMENT and arrive
 // in one with UDP_GRO; a few bytes more would cost a second one of each.
-const wholeSegment = 45 * (1380 - ipv6Header - tcpHeader - 12)
+const wholeSegment = 45 * (InnerMTU - ipv6Header - tcpHeader - 12)
 
 // GSOMaxSize is the size from which gVisor derives that payload: it takes off
 // room for headers of all layers, and a byte.

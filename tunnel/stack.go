@@ -37,6 +37,11 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 )
 
+// InnerMTU is the MTU that both ends give their stacks: the largest inner packet
+// on a datagram encapsulation, in bytes. With ESP, UDP and IPv6 around it stays
+// within 1,480 bytes, which PPPoE and most tunnels on the way leave free.
+const InnerMTU = 1380
+
 // A Config makes a Stack.
 type Config struct {
 	// Addresses are the stack's own, IPv4 and IPv6, at least one. More may

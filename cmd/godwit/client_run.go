@@ -37,8 +37,7 @@ func newClientRun() *cobra.Command {
 	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
 	profiled := profileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		leanHeap()
-		stop, err := profile(*profiled)
+		stop, err := setUp(*profiled)
 		if err != nil {
 			return err
 		}

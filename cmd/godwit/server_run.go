@@ -22,8 +22,7 @@ func newServerRun() *cobra.Command {
 	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
 	profiled := profileFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		leanHeap()
-		stop, err := profile(*profiled)
+		stop, err := setUp(*profiled)
 		if err != nil {
 			return err
 		}

@@ -13,6 +13,9 @@ package ike
 
 import (
 	"crypto/ed25519"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
@@ -43,6 +46,21 @@ const (
 type Identity struct {
 	Type IDType
 	Data []byte
+}
+
+// KeyIdentity is what an end with a raw public key calls itself: the SHA-256
+// of its SubjectPublicKeyInfo, as ID_KEY_ID. The error is for keys of a wrong
+// size.
+func KeyIdentity(key ed25519.PublicKey) (Identity, error) {
+	if len(key) != ed25519.PublicKeySize {
+		return Identity{}, fmt.Errorf("public key of %d bytes, not %d", len(key), ed25519.PublicKeySize)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return Identity{}, err
+	}
+	sum := sha256.Sum256(der)
+	return Identity{Type: IDKeyID, Data: sum[:]}, nil
 }
 
 // A Secret is key material. It never shows in logs or in %v.
