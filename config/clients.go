@@ -252,7 +252,7 @@ func (d *ServerDir) LookupClient(public ed25519.PublicKey, now time.Time) (*Clie
 }
 
 // find looks into the snapshot; fresh tells that the folder seems not to have
-// changed since.
+// changed since, and number how many readings of it have begun.
 func (d *ServerDir) find(public ed25519.PublicKey, now time.Time) (e entry, known, fresh bool, number uint64) {
 	var changed time.Time
 	if info, err := os.Stat(d.clientsPath()); err == nil {
@@ -263,7 +263,7 @@ func (d *ServerDir) find(public ed25519.PublicKey, now time.Time) (e entry, know
 	e, known = d.clients.byKey[string(public)]
 	age := now.Sub(d.clients.scanned)
 	fresh = d.clients.byKey != nil && changed.Equal(d.clients.changed) && age >= 0 && age < rescanAfter
-	return e, known, fresh, d.clients.number
+	return e, known, fresh, d.begun
 }
 
 // upToDate tells whether e is what its file says, and reads the file again if
@@ -288,18 +288,22 @@ func (d *ServerDir) upToDate(e *entry) bool {
 	return true
 }
 
-// refresh reads the folder again, unless another goroutine did since the
-// snapshot of this number. A folder that cannot be read keeps what was known.
+// refresh reads the folder again, unless another goroutine did that began after
+// the reading of this number. One that was under way may have passed the file
+// that the caller is after. A folder that cannot be read keeps what was known.
 func (d *ServerDir) refresh(now time.Time, number uint64) {
 	d.scanning.Lock()
 	defer d.scanning.Unlock()
 	d.mu.Lock()
-	done := d.clients.number != number
+	done := d.clients.number > number
+	if !done {
+		d.begun++
+	}
+	next := snapshot{byKey: map[string]entry{}, scanned: now, number: d.begun}
 	d.mu.Unlock()
 	if done {
 		return
 	}
-	next := snapshot{byKey: map[string]entry{}, scanned: now, number: number + 1}
 	// The time of change first: a change while reading causes another reading.
 	if info, err := os.Stat(d.clientsPath()); err == nil {
 		next.changed = info.ModTime()

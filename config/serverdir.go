@@ -55,6 +55,7 @@ type ServerDir struct {
 	scanning sync.Mutex
 	mu       sync.Mutex
 	clients  snapshot
+	begun    uint64          // readings of the folder that have begun
 	joined   map[string]bool // by public key: joined since the folder was loaded
 }
 
