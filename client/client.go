@@ -11,7 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/godwit-net/godwit/client/socks"
+	"github.com/godwit-net/godwit/client/warm"
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/link"
@@ -35,10 +35,12 @@ type Client struct {
 	ctx   context.Context // Run's
 	tasks sync.WaitGroup  // goroutines of Run
 
-	table link.Table
-	link  *link.Link
-	inner atomic.Pointer[inner]
-	ready chan struct{} // closed when inner is set for the first time
+	table   link.Table
+	link    *link.Link
+	inner   atomic.Pointer[inner]
+	ready   chan struct{} // closed when inner is set for the first time
+	pool    *warm.Pool    // connections to the service inside the tunnel
+	reached reached
 
 	ikeSent, ikeReceived atomic.Uint64
 
@@ -94,6 +96,16 @@ func New(c Config) (*Client, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	switch c.EarlyData {
+	case "":
+		c.EarlyData = EarlyKnown
+	case EarlyKnown, EarlyAlways, EarlyNever:
+	default:
+		return nil, fmt.Errorf("early data %q: it must be known, always or never", c.EarlyData)
+	}
+	if c.Spare == 0 {
+		c.Spare = warm.DefaultSpare
+	}
 	if c.Resolve == nil {
 		c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 			return net.DefaultResolver.LookupNetIP(ctx, "ip", host)
@@ -106,6 +118,7 @@ func New(c Config) (*Client, error) {
 		carriers: make(map[mobility.CarrierID]*carrier),
 		children: make(map[uint32]*ike.Session),
 	}
+	cl.pool = warm.New(c.Spare, cl.dialService)
 	if a, err := netip.ParseAddr(host); err == nil {
 		cl.remotes = []netip.Addr{a}
 	}
@@ -156,6 +169,7 @@ func (c *Client) close(cancel context.CancelFunc) {
 	for id := range c.carriers {
 		c.closeCarrier(id)
 	}
+	c.pool.Close()
 	if in := c.inner.Load(); in != nil {
 		in.stack.Close()
 	}
@@ -165,40 +179,6 @@ func (c *Client) close(cancel context.CancelFunc) {
 
 // Ready is closed when the link is up for the first time.
 func (c *Client) Ready() <-chan struct{} { return c.ready }
-
-// Errors of Dial; those of the target are the socks package's.
-var errNotConnected = errors.New("no link to the server yet")
-
-// Dial connects through the tunnel to host:port; a name is resolved at the
-// server. network must be tcp, tcp4 or tcp6. Before the link is up it waits
-// for it until ctx ends.
-func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
-	switch network {
-	case "tcp", "tcp4", "tcp6":
-	default:
-		return nil, net.UnknownNetworkError(network)
-	}
-	select {
-	case <-c.ready:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("dial %s: %w: %w", address, errNotConnected, ctx.Err())
-	}
-	in := c.inner.Load()
-	conn, err := in.stack.DialTCP(ctx, netip.AddrPortFrom(in.gateway, socksPort))
-	if err != nil {
-		return nil, fmt.Errorf("dial %s: reach the server's inner address: %w", address, err)
-	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	err = socks.Connect(conn, address)
-	if !stop() && err == nil {
-		err = ctx.Err()
-	}
-	if err != nil {
-		conn.Close()
-		return nil, fmt.Errorf("dial %s: %w", address, err)
-	}
-	return conn, nil
-}
 
 // Move asks for a registration over everything, as if the network had changed.
 func (c *Client) Move() {

@@ -34,6 +34,13 @@ type Config struct {
 	// comparison and to look for faults.
 	NoOffload bool
 
+	// EarlyData says when a stream's first bytes need not wait for the
+	// destination; the default is EarlyKnown.
+	EarlyData EarlyData
+	// Spare is how many connections to the service inside the tunnel are kept
+	// ready to begin with; 0 means the default of package warm, negative none.
+	Spare int
+
 	// Resolve finds the server's addresses; it is asked again at each
 	// registration. Default: the system's resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)

@@ -261,6 +261,9 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	}
 	c.registrar.Start(now, mobility.TriggerConnect)
 	c.inner.Store(in)
+	// What was ready belongs to a server that may have forgotten it.
+	c.pool.Flush()
+	c.pool.Fill()
 	c.log.Info("connected", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
 	if !c.wasReady {
 		c.wasReady = true

@@ -100,6 +100,9 @@ type Client struct {
 	Listen netip.AddrPort
 	// Encapsulations in order of preference.
 	Encapsulations []string
+	// EarlyData is known (the default), always or never: for which destinations
+	// a stream's first bytes leave before the destination has answered.
+	EarlyData string
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

@@ -2,6 +2,7 @@ package config
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"encoding/base64"
 	"encoding/hex"
@@ -81,6 +82,19 @@ func (t *table) text(key, example string) string {
 		t.fail(key, "not a string", fmt.Sprintf("write it as %s = %q", key, example))
 	} else if s == "" {
 		t.fail(key, "an empty value", fmt.Sprintf("give a value such as %q, or remove the line", example))
+	}
+	return s
+}
+
+// oneOf reads a string that must be one of values; an absent key gives the
+// first.
+func (t *table) oneOf(key string, values ...string) string {
+	s := t.text(key, values[0])
+	switch {
+	case s == "":
+		return values[0]
+	case !slices.Contains(values, s):
+		t.fail(key, strconv.Quote(s)+" is not known", "write one of "+strings.Join(values, ", "))
 	}
 	return s
 }
@@ -444,6 +458,7 @@ func ParseClient(file string, data []byte) (*Client, error) {
 	c.WebSocketPath = t.path()
 	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Encapsulations = t.encapsulations()
+	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
 	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
 	if err := t.done(); err != nil {
@@ -530,6 +545,7 @@ func (c *Client) Encode() []byte {
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
+		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 	})
 }

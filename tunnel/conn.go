@@ -79,7 +79,7 @@ func (s *Stack) dial(ctx context.Context, remote netip.AddrPort) (*conn, error) 
 		return nil, wrap(terr)
 	}
 	configureEndpoint(ep)
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), stack: s}, nil
+	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, stack: s}, nil
 }
 
 func (s *Stack) isClosed() bool {
@@ -94,6 +94,7 @@ func (s *Stack) isClosed() bool {
 // A conn is gonet's connection with the errors of package net.
 type conn struct {
 	*gonet.TCPConn
+	ep     tcpip.Endpoint
 	stack  *Stack
 	closed atomic.Bool
 }
@@ -113,6 +114,14 @@ func (c *conn) Write(b []byte) (int, error) {
 
 func (c *conn) CloseRead() error  { return translate(c.TCPConn.CloseRead(), c.gone()) }
 func (c *conn) CloseWrite() error { return translate(c.TCPConn.CloseWrite(), c.gone()) }
+
+// SetLinger is as net.TCPConn's: with zero seconds Close drops what was not
+// sent yet and resets the connection, so that the peer does not take the end
+// for an orderly one.
+func (c *conn) SetLinger(seconds int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: seconds >= 0, Timeout: time.Duration(seconds) * time.Second})
+	return nil
+}
 
 // Close lets what was written go out in the background and wakes Read and Write.
 func (c *conn) Close() error {
@@ -191,7 +200,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		ep, wq, terr := l.ep.Accept(nil)
 		if terr == nil {
 			configureEndpoint(ep)
-			return &conn{TCPConn: gonet.NewTCPConn(wq, ep), stack: l.stack}, nil
+			return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, stack: l.stack}, nil
 		}
 		var err error
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {

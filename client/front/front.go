@@ -246,6 +246,13 @@ func (p *peeked) Close() error {
 	return err
 }
 
+func (p *peeked) SetLinger(seconds int) error {
+	if l, ok := p.Conn.(relay.Lingerer); ok {
+		return l.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
+}
+
 func (p *peeked) CloseWrite() error {
 	if cw, ok := p.Conn.(relay.CloseWriter); ok {
 		return cw.CloseWrite()
@@ -282,6 +289,13 @@ type tied struct {
 func (t *tied) Close() error {
 	t.untie()
 	return t.Conn.Close()
+}
+
+func (t *tied) SetLinger(seconds int) error {
+	if l, ok := t.Conn.(relay.Lingerer); ok {
+		return l.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
 }
 
 func (t *tied) CloseWrite() error {

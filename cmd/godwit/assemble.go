@@ -75,6 +75,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		ServerKey:  d.Config.ServerKey,
 		PrivateKey: d.Key,
 		NoOffload:  d.Config.NoOffload,
+		EarlyData:  client.EarlyData(d.Config.EarlyData),
 	}
 }
 

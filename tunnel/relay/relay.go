@@ -30,14 +30,22 @@ var buffers = sync.Pool{New: func() any { return new([copySize]byte) }}
 // A CloseWriter is a stream that can end in one direction alone.
 type CloseWriter interface{ CloseWrite() error }
 
+// A Lingerer is a stream that can end with a reset: SetLinger(0), then Close.
+type Lingerer interface{ SetLinger(seconds int) error }
+
 // Join copies between two connections until both directions have ended or one
 // has failed, and closes both. A direction that ends is passed on by closing
-// the other connection for writing only.
+// the other connection for writing only. One that fails before it has brought
+// anything resets the other connection, if that is a Lingerer: a stream that was
+// never there must not look like an empty one.
 func Join(a, b net.Conn) {
 	var half atomic.Bool
 	var wg sync.WaitGroup
 	one := func(dst, src net.Conn) {
-		if copyUntilEnd(dst, src, &half) != nil {
+		if n, err := copyUntilEnd(dst, src, &half); err != nil {
+			if l, ok := dst.(Lingerer); ok && n == 0 {
+				_ = l.SetLinger(0)
+			}
 			_ = a.Close()
 			_ = b.Close()
 			return
@@ -54,8 +62,9 @@ func Join(a, b net.Conn) {
 }
 
 // copyUntilEnd copies until src ends and then closes dst for writing. With
-// half set, each read has HalfClosedIdle to bring something.
-func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) error {
+// half set, each read has HalfClosedIdle to bring something. It gives how many
+// bytes it has passed on.
+func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error) {
 	small := make([]byte, idleSize)
 	var large *[copySize]byte
 	defer func() {
@@ -74,8 +83,9 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) error {
 				_ = src.SetReadDeadline(time.Now().Add(HalfClosedIdle))
 			}
 			if _, err := dst.Write(buf[:n]); err != nil {
-				return err
+				return total, err
 			}
+			total += int64(n)
 		}
 		switch {
 		case large == nil && n == len(small):
@@ -87,11 +97,11 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			if cw, ok := dst.(CloseWriter); ok {
-				return cw.CloseWrite()
+				return total, cw.CloseWrite()
 			}
-			return errors.ErrUnsupported // only a full close can tell the peer
+			return total, errors.ErrUnsupported // only a full close can tell the peer
 		case err != nil:
-			return err
+			return total, err
 		}
 	}
 }

@@ -1,0 +1,66 @@
+package socks
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+
+	"github.com/godwit-net/godwit/tunnel/relay"
+)
+
+// Begin is Connect without the wait: it sends greeting and request and gives a
+// connection at once. What is written to it follows the request in the same
+// flight; its first Read waits for the replies and fails as Connect does if
+// they are bad. answered, if not nil, is called once with what came: nil or
+// that error.
+func Begin(conn net.Conn, address string, answered func(error)) (net.Conn, error) {
+	request, err := AppendConnect(nil, address)
+	if err == nil {
+		_, err = conn.Write(request)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("connect to %s: %w", address, err)
+	}
+	return &begun{Conn: conn, address: address, answered: answered}, nil
+}
+
+// begun is a connection whose replies have not been read yet.
+type begun struct {
+	net.Conn
+	address  string
+	answered func(error)
+	once     sync.Once
+	err      error
+}
+
+func (b *begun) Read(p []byte) (int, error) {
+	b.once.Do(func() {
+		if err := readReplies(b.Conn); err != nil {
+			b.err = fmt.Errorf("connect to %s: %w", b.address, err)
+		}
+		if b.answered != nil {
+			b.answered(b.err)
+		}
+	})
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.Conn.Read(p)
+}
+
+// SetLinger passes on.
+func (b *begun) SetLinger(seconds int) error {
+	if l, ok := b.Conn.(relay.Lingerer); ok {
+		return l.SetLinger(seconds)
+	}
+	return errors.ErrUnsupported
+}
+
+// CloseWrite ends what is sent.
+func (b *begun) CloseWrite() error {
+	if cw, ok := b.Conn.(relay.CloseWriter); ok {
+		return cw.CloseWrite()
+	}
+	return b.Conn.Close()
+}

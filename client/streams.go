@@ -1,0 +1,131 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/godwit-net/godwit/client/socks"
+)
+
+// EarlyData says for which destinations an application may send before it is
+// known that they can be reached. What it sends then travels with the
+// destination, so a stream costs no round trip to open; but a destination that
+// cannot be reached shows as a broken connection, not as the error it is.
+type EarlyData string
+
+// The policies of Config.EarlyData.
+const (
+	// EarlyKnown is for destinations that were reached in the last ten
+	// minutes. It is the default.
+	EarlyKnown  EarlyData = "known"
+	EarlyAlways EarlyData = "always"
+	EarlyNever  EarlyData = "never"
+)
+
+// Errors of Dial; those of the target are the socks package's.
+var errNotConnected = fmt.Errorf("no link to the server yet")
+
+// Dial connects through the tunnel to host:port; a name is resolved at the
+// server. network must be tcp, tcp4 or tcp6. Before the link is up it waits
+// for it until ctx ends. Where Config.EarlyData allows it does not wait for the
+// destination: then its error comes from the connection's first Read.
+func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	switch network {
+	case "tcp", "tcp4", "tcp6":
+	default:
+		return nil, net.UnknownNetworkError(network)
+	}
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("dial %s: %w: %w", address, errNotConnected, ctx.Err())
+	}
+	conn, err := c.pool.Take(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	if c.c.EarlyData == EarlyAlways || c.c.EarlyData == EarlyKnown && c.reached.lately(address) {
+		early, err := socks.Begin(conn, address, func(err error) { c.reached.learn(address, err) })
+		if err != nil {
+			conn.Close()
+			return nil, fmt.Errorf("dial %s: %w", address, err)
+		}
+		return early, nil
+	}
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	err = socks.Connect(conn, address)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	c.reached.learn(address, err)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("dial %s: %w", address, err)
+	}
+	return conn, nil
+}
+
+// dialService connects to the SOCKS5 service inside the tunnel.
+func (c *Client) dialService(ctx context.Context) (net.Conn, error) {
+	in := c.inner.Load()
+	conn, err := in.stack.DialTCP(ctx, netip.AddrPortFrom(in.gateway, socksPort))
+	if err != nil {
+		return nil, fmt.Errorf("reach the server's inner address: %w", err)
+	}
+	return conn, nil
+}
+
+const (
+	reachedFor = 10 * time.Minute // how long a success counts
+	maxReached = 1024             // destinations remembered
+)
+
+// reached remembers which destinations could be reached lately.
+type reached struct {
+	mu sync.Mutex
+	at map[string]time.Time
+}
+
+func (r *reached) lately(address string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	at, ok := r.at[address]
+	return ok && time.Since(at) < reachedFor
+}
+
+// learn takes the outcome of one attempt.
+func (r *reached) learn(address string, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err != nil {
+		delete(r.at, address)
+		return
+	}
+	if r.at == nil {
+		r.at = make(map[string]time.Time)
+	}
+	now := time.Now()
+	if _, known := r.at[address]; !known && len(r.at) >= maxReached {
+		r.forget(now)
+	}
+	r.at[address] = now
+}
+
+// forget makes room: what is too old goes, or else the oldest.
+func (r *reached) forget(now time.Time) {
+	var oldest string
+	for a, at := range r.at {
+		if now.Sub(at) >= reachedFor {
+			delete(r.at, a)
+		} else if oldest == "" || at.Before(r.at[oldest]) {
+			oldest = a
+		}
+	}
+	if len(r.at) >= maxReached {
+		delete(r.at, oldest)
+	}
+}
