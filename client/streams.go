@@ -79,6 +79,19 @@ func (c *Client) dialService(ctx context.Context) (net.Conn, error) {
 	return conn, nil
 }
 
+// Associate opens a socket to the datagram service inside the tunnel: each
+// Write takes and each Read gives a datagram with the header of RFC 1928,
+// Section 7. Before the link is up it waits for it until ctx ends.
+func (c *Client) Associate(ctx context.Context) (net.Conn, error) {
+	select {
+	case <-c.ready:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("associate: %w: %w", errNotConnected, ctx.Err())
+	}
+	in := c.inner.Load()
+	return in.stack.DialUDP(netip.AddrPortFrom(in.gateway, socksPort))
+}
+
 const (
 	reachedFor = 10 * time.Minute // how long a success counts
 	maxReached = 1024             // destinations remembered

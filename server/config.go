@@ -51,6 +51,9 @@ type Config struct {
 	// comparison and to look for faults.
 	NoOffload bool
 
+	// Datagrams relays clients' UDP; nil has none.
+	Datagrams interface{ Serve(inner net.PacketConn) error }
+
 	// Egress connects clients' streams to their targets and resolves names.
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)
 }

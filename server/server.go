@@ -135,6 +135,20 @@ func (s *Server) Run(ctx context.Context) error {
 			}
 		})
 		defer ln.Close()
+		if s.c.Datagrams == nil {
+			continue
+		}
+		pc, err := s.stack.ListenUDP(netip.AddrPortFrom(inner, SOCKSPort))
+		if err != nil {
+			s.Close()
+			return fmt.Errorf("inner datagram service: %w", err)
+		}
+		tasks.Go(func() {
+			if err := s.c.Datagrams.Serve(pc); ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+		defer pc.Close()
 	}
 	for _, serve := range s.ports.serve {
 		tasks.Go(func() {

@@ -1,5 +1,5 @@
 // Package front is what applications talk to: one local port that serves
-// SOCKS5 CONNECT (RFC 1928, RFC 1929), HTTP CONNECT and plain HTTP forwarding
+// SOCKS5 (RFC 1928, RFC 1929: CONNECT, UDP ASSOCIATE), HTTP CONNECT and plain HTTP forwarding
 // (RFC 9110, RFC 9112), told apart by the first byte, and a proxy
 // auto-configuration file for browsers at /proxy.pac.
 //
@@ -8,7 +8,8 @@
 //
 // # Limitations
 //
-// SOCKS4, and the commands BIND and UDP ASSOCIATE of SOCKS5, are refused.
+// SOCKS4 and the command BIND of SOCKS5 are refused; so are fragments of UDP
+// ASSOCIATE (RFC 1928, Section 7).
 package front
 
 import (
@@ -28,6 +29,9 @@ import (
 	"github.com/godwit-net/godwit/tunnel/relay"
 )
 
+// noDeadline lifts one.
+var noDeadline time.Time
+
 const (
 	// firstByteTimeout lets browsers keep a connection ready for a while.
 	firstByteTimeout = time.Minute
@@ -46,6 +50,10 @@ type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 // Config says how to reach targets and whom to serve.
 type Config struct {
 	Dial   Dialer       // required
+	// Associate opens a way for one UDP ASSOCIATE: each Write takes and each
+	// Read gives one datagram with the header of RFC 1928, Section 7. Its errors
+	// other than net.ErrClosed and io.EOF pass. Nil refuses the command.
+	Associate func(ctx context.Context) (net.Conn, error)
 	Logger *slog.Logger // nil discards
 
 	// With a Username applications have to give both, by RFC 1929 or as

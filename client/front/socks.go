@@ -23,7 +23,7 @@ func (s *Server) newSOCKS() *socks5.Server {
 		socks5.WithResolver(noResolver{}),
 		socks5.WithConnectHandle(s.connect),
 		socks5.WithBindHandle(unsupported),
-		socks5.WithAssociateHandle(unsupported),
+		socks5.WithAssociateHandle(s.associate),
 	}
 	if s.c.Username != "" {
 		options = append(options, socks5.WithCredential(credentials{s}))

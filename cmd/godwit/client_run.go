@@ -109,7 +109,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) err
 	}
 	defer control.close()
 
-	proxy := front.New(front.Config{Dial: c.Dial, Logger: logger})
+	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Logger: logger})
 	results := make(chan error, 2)
 	running := 2
 	go func() { results <- ended("the proxy", ln.Addr(), proxy.Serve(ln)) }()

@@ -37,7 +37,9 @@ func newServerRun() *cobra.Command {
 		}
 		d.Logger = logger
 		sc := serverConfig(d, logger)
-		sc.Egress = (&egress.Dialer{Policy: egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}}).DialContext
+		policy := egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}
+		sc.Egress = (&egress.Dialer{Policy: policy}).DialContext
+		sc.Datagrams = &egress.Datagrams{Policy: policy, Logger: logger}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		joined, written := recordJoined(ctx, d, logger)
 		defer func() { cancel(); <-written }()
