@@ -1,14 +1,14 @@
 // Package front is what applications talk to: one local port that serves
-// SOCKS5 (RFC 1928, RFC 1929: CONNECT, UDP ASSOCIATE), HTTP CONNECT and plain HTTP forwarding
-// (RFC 9110, RFC 9112), told apart by the first byte, and a proxy
-// auto-configuration file for browsers at /proxy.pac.
+// SOCKS5 (RFC 1928, RFC 1929: CONNECT, UDP ASSOCIATE), SOCKS4 and 4A, HTTP
+// CONNECT and plain HTTP forwarding (RFC 9110, RFC 9112), told apart by the
+// first byte, and a proxy auto-configuration file for browsers at /proxy.pac.
 //
 // Names are never resolved here; the dialer gets them as the application wrote
 // them.
 //
 // # Limitations
 //
-// SOCKS4 and the command BIND of SOCKS5 are refused; so are fragments of UDP
+// The command BIND of SOCKS is refused; so are fragments of UDP
 // ASSOCIATE (RFC 1928, Section 7).
 package front
 
@@ -49,12 +49,12 @@ type Dialer func(ctx context.Context, network, address string) (net.Conn, error)
 
 // Config says how to reach targets and whom to serve.
 type Config struct {
-	Dial   Dialer       // required
+	Dial Dialer // required
 	// Associate opens a way for one UDP ASSOCIATE: each Write takes and each
 	// Read gives one datagram with the header of RFC 1928, Section 7. Its errors
 	// other than net.ErrClosed and io.EOF pass. Nil refuses the command.
 	Associate func(ctx context.Context) (net.Conn, error)
-	Logger *slog.Logger // nil discards
+	Logger    *slog.Logger // nil discards
 
 	// With a Username applications have to give both, by RFC 1929 or as
 	// Proxy-Authorization: Basic. Each has up to 255 bytes.
@@ -202,12 +202,15 @@ func (s *Server) serve(c net.Conn) {
 			then()
 		}
 		s.remove(c)
+	case b == 4:
+		s.serveSOCKS4(p)
+		s.remove(c)
 	case 'A' <= b && b <= 'Z' || 'a' <= b && b <= 'z':
 		_ = c.SetReadDeadline(time.Time{})
 		p.done = func() { s.remove(c) }
 		s.web.handOver(p)
 	default:
-		s.log.LogAttrs(s.ctx, slog.LevelDebug, "neither SOCKS5 nor HTTP", slog.Int("first", int(b)))
+		s.log.LogAttrs(s.ctx, slog.LevelDebug, "neither SOCKS nor HTTP", slog.Int("first", int(b)))
 		_ = c.Close()
 		s.remove(c)
 	}

@@ -276,7 +276,7 @@ func TestRefused(t *testing.T) {
 		{"unknown command", string(socksRequest(9, "x.invalid", 80)), "\x05\x00\x05\x07\x00\x01\x00\x00\x00\x00\x00\x00"},
 		{"unknown address type", "\x05\x01\x00\x05\x01\x00\x02", "\x05\x00\x05\x08\x00\x01\x00\x00\x00\x00\x00\x00"},
 		{"empty name", string(socksRequest(1, "", 80)), "\x05\x00\x05\x01\x00\x01\x00\x00\x00\x00\x00\x00"},
-		{"SOCKS4", "\x04\x01\x00\x50\x7f\x00\x00\x01\x00", ""},
+		{"BIND of SOCKS4", "\x04\x02\x00\x50\x7f\x00\x00\x01\x00", "\x00\x5b"},
 		{"TLS", "\x16\x03\x01\x02\x00\x01", ""},
 		{"CONNECT without a port", "CONNECT x.invalid HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400"},
 		{"CONNECT to port 0", "CONNECT x.invalid:0 HTTP/1.1\r\nHost: x\r\n\r\n", "HTTP/1.1 400"},
