@@ -20,6 +20,7 @@ type link struct {
 	closed bool
 
 	noOffload bool
+	verify    bool // checksums of what comes in
 }
 
 var (
@@ -85,8 +86,12 @@ func (l *link) Attach(d stack.NetworkDispatcher) {
 // Capabilities says that checksums need no look: what comes in has been inside
 // an authentic ESP packet since the peer made it, and the ICV is a better
 // guard than any of them. They would cost a pass over all data, and those of a
-// coalesced segment would have to be made before they could be verified.
-func (*link) Capabilities() stack.LinkEndpointCapabilities {
+// coalesced segment would have to be made before they could be verified. It is
+// otherwise where the peer did not make the packets but forwards them.
+func (l *link) Capabilities() stack.LinkEndpointCapabilities {
+	if l.verify {
+		return 0
+	}
 	return stack.CapabilityRXChecksumOffload
 }
 

@@ -63,6 +63,12 @@ type Config struct {
 	// NoOffload keeps TCP to packets of the MTU, out and in.
 	NoOffload bool
 
+	// VerifyChecksums has the checksums of incoming packets verified, for
+	// packets that the peer forwards: what ESP protects is the way from the
+	// gateway, and they may have been damaged before. Packets of one TCP
+	// connection then cross the stack one by one.
+	VerifyChecksums bool
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -117,7 +123,7 @@ func New(c Config) (*Stack, error) {
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
 			HandleLocal:        true,
 		}),
-		link: &link{mtu: uint32(c.MTU), output: c.Output, noOffload: c.NoOffload},
+		link: &link{mtu: uint32(c.MTU), output: c.Output, noOffload: c.NoOffload, verify: c.VerifyChecksums},
 		log:  c.Logger,
 		done: make(chan struct{}),
 	}
@@ -170,8 +176,9 @@ func (s *Stack) Close() {
 // should come in one call. Malformed packets and those for other addresses are
 // dropped and counted. It may call Output, for what the stack answers at once.
 //
-// Checksums of IPv4, TCP and UDP are not verified: the packets must come from
-// where something better has protected them, as ESP does.
+// Without Config.VerifyChecksums those of IPv4, TCP and UDP are not looked at:
+// the packets must have been protected by something better since they were made,
+// as ESP does between two stacks of this package.
 func (s *Stack) Input(pkts [][]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
@@ -185,7 +192,7 @@ func (s *Stack) Input(pkts [][]byte) {
 			s.refused.Add(1)
 			continue
 		}
-		if s.link.noOffload {
+		if s.link.noOffload || s.link.verify {
 			c.pass(b)
 		} else {
 			c.add(b)
