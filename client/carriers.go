@@ -183,6 +183,9 @@ func (c *Client) carrierOpened(now time.Time, ca *carrier, opened transports.Car
 		if ca.desc.Encapsulation == "" {
 			ca.desc = opened.Describe()
 		}
+		if c.foreign != nil {
+			c.foreignOpened(now, ca)
+		}
 	}
 }
 
@@ -199,6 +202,11 @@ func (c *Client) heard(id mobility.CarrierID) {
 // carrierLost tells the state machines that a carrier did not open, or ended.
 func (c *Client) carrierLost(now time.Time, ca *carrier, err error) {
 	c.lastErr = fmt.Errorf("%s: %w", ca.name, err)
+	if c.foreign != nil {
+		c.changed(now)
+		c.foreignLost(now, ca.id)
+		return
+	}
 	if c.registrar == nil {
 		return
 	}

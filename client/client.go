@@ -55,6 +55,7 @@ type Client struct {
 	heldUntil time.Time               // zero: nothing was held yet
 	children  map[uint32]*ike.Session // inbound SPIs
 	registrar *mobility.Registrar
+	foreign   *foreign      // in place of registrar, for a gateway that is not godwit
 	reply     *regmsg.Reply // in hand
 	replayed  uint32        // the registration for which the flight was replayed
 	retryAt   time.Time     // of the next attempt to connect
@@ -72,7 +73,8 @@ type Client struct {
 type inner struct {
 	stack     *tunnel.Stack
 	addresses []netip.Addr
-	gateway   netip.Addr
+	gateway   netip.Addr // where the SOCKS5 service is; not valid for a gateway that is not godwit
+	resolver  *resolver  // for one that is not godwit
 }
 
 // New checks c and makes a client; it opens no socket.
@@ -90,8 +92,13 @@ func New(c Config) (*Client, error) {
 		return nil, errors.New("no network given")
 	case len(c.Transports) == 0:
 		return nil, errors.New("no encapsulation given: at least one is needed")
-	case len(c.ServerKey) == 0 || len(c.PrivateKey) == 0:
+	case c.Gateway == nil && (len(c.ServerKey) == 0 || len(c.PrivateKey) == 0):
 		return nil, errors.New("the server's public key and an own private key are needed")
+	}
+	if c.Gateway != nil {
+		if err := c.Gateway.check(); err != nil {
+			return nil, fmt.Errorf("gateway: %w", err)
+		}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -159,7 +166,7 @@ func (c *Client) Run(ctx context.Context) error {
 
 // close ends everything that Run started.
 func (c *Client) close(cancel context.CancelFunc) {
-	if c.session != nil && c.registrar != nil {
+	if c.session != nil && c.connected() {
 		// "A node MAY delete its SAs when it goes": the server need not keep
 		// what nobody will use.
 		c.session.Delete(time.Now())
@@ -183,8 +190,11 @@ func (c *Client) Ready() <-chan struct{} { return c.ready }
 // Move asks for a registration over everything, as if the network had changed.
 func (c *Client) Move() {
 	c.owner.Post(func(now time.Time) {
-		if c.registrar != nil {
+		switch {
+		case c.registrar != nil:
 			c.registrar.Start(now, mobility.TriggerAsked)
+		case c.foreign != nil:
+			c.moveForeign(now, mobility.TriggerAsked)
 		}
 	})
 }
@@ -211,6 +221,11 @@ func (c *Client) act(now time.Time) time.Time {
 		c.registrar.Advance(now)
 		c.registrarActions(now)
 		c.watchLoneliness(now)
+	}
+	if c.foreign != nil {
+		c.foreignAct(now)
+	}
+	if c.connected() {
 		c.sendKeepalive(now)
 	}
 	return c.nextTimeout()
@@ -232,9 +247,14 @@ func (c *Client) nextTimeout() time.Time {
 			add(c.heldUntil)
 		}
 	}
+	if c.connected() {
+		add(c.keepalive)
+	}
+	if c.foreign != nil {
+		add(c.foreign.retryAt)
+	}
 	if c.registrar != nil {
 		add(c.registrar.NextTimeout())
-		add(c.keepalive)
 		if !c.lonely.IsZero() && c.next == nil {
 			add(c.lonely.Add(lonelyLimit))
 		}

@@ -26,6 +26,10 @@ type Config struct {
 	ServerKey  ed25519.PublicKey // pinned
 	PrivateKey ed25519.PrivateKey
 
+	// Gateway is how to authenticate with a server that need not be godwit, in
+	// place of ServerKey and PrivateKey. Its moves use the first of Transports.
+	Gateway *Gateway
+
 	// IKELifetime and ChildLifetime are the ages at which this end rekeys its
 	// SAs; zero means the defaults of package ike, negative never.
 	IKELifetime, ChildLifetime time.Duration

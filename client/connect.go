@@ -107,6 +107,9 @@ func (c *Client) retry(now time.Time) {
 }
 
 func (c *Client) newSession(now time.Time) (*ike.Session, error) {
+	if c.c.Gateway != nil {
+		return c.newGatewaySession(now)
+	}
 	public := c.c.PrivateKey.Public().(ed25519.PublicKey)
 	id, err := ike.KeyIdentity(public)
 	if err != nil {
@@ -134,7 +137,7 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 
 // ikeFirst gives the IKE request under way for a carrier's first flight.
 func (c *Client) ikeFirst() []transports.Packet {
-	if c.request == nil || c.registrar != nil && c.next == nil {
+	if c.request == nil || c.connected() && c.next == nil {
 		return nil
 	}
 	c.ikeSent.Add(1)
@@ -181,6 +184,10 @@ func (c *Client) ikeEvents(now time.Time, s *ike.Session) {
 		case ike.ChildDeleted:
 			delete(c.children, e.InboundSPI)
 			c.link.Remove(e.InboundSPI)
+		case ike.Alive:
+			if c.foreign != nil && s == c.session {
+				c.foreignAlive(now, e.RoundTrip)
+			}
 		case ike.Closed:
 			c.sessionClosed(now, s, e.Err)
 		}
@@ -207,12 +214,12 @@ func (c *Client) sendMessage(s *ike.Session, e ike.Send) {
 		to(id)
 		return
 	}
-	if c.registrar != nil && s == c.session {
-		to(c.registrar.Current().ID)
+	if c.connected() && s == c.session {
+		to(c.currentID())
 		return
 	}
 	c.request = e.Message
-	if e.Retransmission && c.registrar == nil {
+	if e.Retransmission && !c.connected() {
 		c.openMissing()
 	}
 	for id := range c.carriers {
@@ -237,6 +244,11 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
 	c.attached, c.replayed = c.attachment(), 0
 	c.link.SetRoundTrip(e.RoundTrip)
+	if !in.gateway.IsValid() {
+		c.takeForeign(now, in, e)
+		c.becomeReady()
+		return
+	}
 
 	names := make([]transports.Name, len(c.c.Transports))
 	for i, t := range c.c.Transports {
@@ -265,6 +277,10 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	c.pool.Flush()
 	c.pool.Fill()
 	c.log.Info("connected", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
+	c.becomeReady()
+}
+
+func (c *Client) becomeReady() {
 	if !c.wasReady {
 		c.wasReady = true
 		close(c.ready)
@@ -284,8 +300,12 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 		in.gateway = g4
 	case ok6 && okg6:
 		in.gateway = g6
-	default:
+	case c.c.Gateway == nil:
 		return nil, errors.New("it assigned no inner address, or named no home agent: is it a godwit server?")
+	case !ok4 && !ok6:
+		return nil, errors.New("it assigned no inner address: give the gateway an address pool")
+	default:
+		in.resolver = &resolver{servers: dnsServers(conf, ok4, ok6), v4: ok4, v6: ok6}
 	}
 	if ok4 {
 		in.addresses = append(in.addresses, a4)
@@ -293,16 +313,27 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 	if ok6 {
 		in.addresses = append(in.addresses, a6)
 	}
-	if in.gateway.Is6() {
+	if in.gateway.Is6() && in.gateway.IsValid() {
 		slices.SortFunc(in.addresses, func(a, b netip.Addr) int { return b.Compare(a) })
 	}
 	old := c.inner.Load()
 	if old != nil && slices.Equal(old.addresses, in.addresses) && old.gateway == in.gateway {
+		if in.resolver != nil && !slices.Equal(in.resolver.servers, old.resolver.servers) {
+			in.stack, in.resolver.stack = old.stack, old.stack
+			return in, nil
+		}
 		return old, nil
 	}
-	stack, err := tunnel.New(tunnel.Config{Addresses: in.addresses, MTU: tunnel.InnerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log})
+	stack, err := tunnel.New(tunnel.Config{
+		Addresses: in.addresses, MTU: tunnel.InnerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log,
+		// A gateway forwards packets that others made.
+		VerifyChecksums: in.resolver != nil,
+	})
 	if err != nil {
 		return nil, err
+	}
+	if in.resolver != nil {
+		in.resolver.stack = stack
 	}
 	if old != nil {
 		c.log.Warn("the inner addresses changed; open connections are lost")
@@ -333,7 +364,7 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 		c.lastErr = err
 		c.log.Warn("the link has ended; connecting anew", slog.Any("err", err))
 	}
-	c.registrar = nil
+	c.registrar, c.foreign = nil, nil
 	c.link.Use(nil, false, 0)
 	for id := range c.carriers {
 		c.closeCarrier(id)
@@ -347,6 +378,12 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 func (c *Client) refused(err error) bool {
 	var n *ike.NotifyError
 	isNotify := errors.As(err, &n)
+	if g := c.c.Gateway; g != nil {
+		if !c.wasReady || isNotify && n.Type == message.AuthenticationFailed {
+			c.fatal = g.refusal(c.c.Server, err)
+		}
+		return c.fatal != nil
+	}
 	switch {
 	case isNotify && n.Type == message.AuthenticationFailed:
 		c.fatal = fmt.Errorf("%s refuses this client's key: the invitation has expired or was withdrawn: ask the server's operator for a new one", c.c.Server)

@@ -134,9 +134,12 @@ func (c *Client) replay(r *regmsg.Reply) {
 
 // silent is called when data has been unanswered for too long.
 func (c *Client) silent(now time.Time) {
-	if c.registrar != nil {
+	switch {
+	case c.registrar != nil:
 		c.log.Debug("data unanswered")
 		c.registrar.Start(now, mobility.TriggerSilence)
+	case c.foreign != nil:
+		c.foreignSilent(now)
 	}
 }
 
@@ -158,7 +161,7 @@ func (c *Client) watch() {
 // changed registers anew if packets to the server would leave from another
 // address than they do.
 func (c *Client) changed(now time.Time) {
-	if c.registrar == nil {
+	if !c.connected() {
 		c.changedEarly()
 		return
 	}
@@ -169,6 +172,10 @@ func (c *Client) changed(now time.Time) {
 	c.attached = at
 	if !at.IsValid() {
 		return // no network: the next change will tell of one
+	}
+	if c.foreign != nil {
+		c.moveForeign(now, mobility.TriggerAddress)
+		return
 	}
 	c.registrar.Start(now, mobility.TriggerAddress)
 }
@@ -228,7 +235,7 @@ func (c *Client) sendKeepalive(now time.Time) {
 		return
 	}
 	c.keepalive = now.Add(keepaliveEvery)
-	ca := c.carriers[c.registrar.Current().ID]
+	ca := c.carriers[c.currentID()]
 	if ca == nil || ca.open == nil {
 		return
 	}

@@ -98,6 +98,9 @@ func (c *Client) fill(s *Status) {
 	if c.lastErr != nil {
 		s.LastError = c.lastErr.Error()
 	}
+	if c.foreign != nil {
+		c.foreignStatus(s)
+	}
 	if c.registrar == nil {
 		return
 	}

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -30,7 +31,7 @@ const (
 var errNotConnected = fmt.Errorf("no link to the server yet")
 
 // Dial connects through the tunnel to host:port; a name is resolved at the
-// server. network must be tcp, tcp4 or tcp6. Before the link is up it waits
+// server, or by the name servers that a gateway handed out. network must be tcp, tcp4 or tcp6. Before the link is up it waits
 // for it until ctx ends. Where Config.EarlyData allows it does not wait for the
 // destination: then its error comes from the connection's first Read.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
@@ -43,6 +44,13 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 	case <-c.ready:
 	case <-ctx.Done():
 		return nil, fmt.Errorf("dial %s: %w: %w", address, errNotConnected, ctx.Err())
+	}
+	if in := c.inner.Load(); in.resolver != nil {
+		conn, err := in.dial(ctx, network, address)
+		if err != nil {
+			return nil, fmt.Errorf("dial %s: %w", address, err)
+		}
+		return conn, nil
 	}
 	conn, err := c.pool.Take(ctx)
 	if err != nil {
@@ -89,6 +97,9 @@ func (c *Client) Associate(ctx context.Context) (net.Conn, error) {
 		return nil, fmt.Errorf("associate: %w: %w", errNotConnected, ctx.Err())
 	}
 	in := c.inner.Load()
+	if in.resolver != nil {
+		return nil, fmt.Errorf("associate: the gateway has no SOCKS service: %w", errors.ErrUnsupported)
+	}
 	return in.stack.DialUDP(netip.AddrPortFrom(in.gateway, socksPort))
 }
 

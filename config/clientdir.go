@@ -17,7 +17,8 @@ const (
 // A ClientDir is the folder of a client: its settings and its key.
 type ClientDir struct {
 	Config Client
-	Key    ed25519.PrivateKey
+	Key    ed25519.PrivateKey // nil with Config.Gateway
+	Secret GatewaySecret      // with Config.Gateway
 	path   string
 }
 
@@ -68,6 +69,13 @@ func LoadClient(dir string) (*ClientDir, error) {
 		return nil, err
 	}
 	d := &ClientDir{Config: *c, path: dir}
+	if c.Gateway != nil {
+		d.Secret, err = c.Gateway.load(dir)
+		if err != nil {
+			return nil, err
+		}
+		return d, nil
+	}
 	if d.Key, err = readKey(filepath.Join(dir, clientKey)); err != nil {
 		return nil, err
 	}

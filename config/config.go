@@ -84,6 +84,10 @@ type Server struct {
 
 // A Client is what client.toml says.
 type Client struct {
+	// Gateway stands in place of Name, Server, ServerKey, CertHash and
+	// WebSocketPath for a gateway that need not be godwit; nil for a godwit
+	// server that was joined by a link.
+	Gateway *Gateway
 	// Name is what the server calls this client. It is required.
 	Name string
 	// Server is host:port. It is required.

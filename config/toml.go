@@ -442,6 +442,14 @@ func defaultServerListen(endpoint string) netip.AddrPort {
 // ParseClient reads client.toml. file names it in errors.
 func ParseClient(file string, data []byte) (*Client, error) {
 	t := parseTable(file, data)
+	if g := t.gateway(); g != nil {
+		c := &Client{Gateway: g, Name: g.Local, Server: g.Server}
+		c.Encapsulations = []string{"udp"}
+		if err := t.local(c); err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
 	c := &Client{Name: t.need("name", "laptop"), Server: t.hostPort("server")}
 	if c.Name != "" {
 		if err := CheckName(c.Name); err != nil {
@@ -456,15 +464,20 @@ func ParseClient(file string, data []byte) (*Client, error) {
 		t.fail("cert_hash", "not a SHA-256", "it is 64 hexadecimal digits; copy it whole")
 	}
 	c.WebSocketPath = t.path()
-	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Encapsulations = t.encapsulations()
-	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
-	c.NoOffload = !t.flag("offload", true)
-	c.LogLevel = t.level()
-	if err := t.done(); err != nil {
+	if err := t.local(c); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// local reads the keys that have nothing to do with the server.
+func (t *table) local(c *Client) error {
+	c.Listen = t.addrPort("listen", DefaultListen)
+	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
+	c.NoOffload = !t.flag("offload", true)
+	c.LogLevel = t.level()
+	return t.done()
 }
 
 // parseRecord reads clients/NAME.toml.

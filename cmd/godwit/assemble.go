@@ -14,6 +14,7 @@ import (
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/transports"
@@ -52,7 +53,11 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 }
 
 // clientConfig turns a client's folder into what package client takes.
-func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Logger) client.Config {
+func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Logger) (client.Config, error) {
+	gateway, err := gatewayConfig(d)
+	if err != nil {
+		return client.Config{}, err
+	}
 	host, _, _ := net.SplitHostPort(d.Config.Server) // checked by package config
 	var list []transports.Transport
 	for _, n := range encapsulations {
@@ -76,7 +81,42 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		PrivateKey: d.Key,
 		NoOffload:  d.Config.NoOffload,
 		EarlyData:  client.EarlyData(d.Config.EarlyData),
+		Gateway:    gateway,
+	}, nil
+}
+
+// gatewayConfig turns the table [gateway] into what package client takes; nil
+// if there is none.
+func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
+	c := d.Config.Gateway
+	if c == nil {
+		return nil, nil
 	}
+	g := &client.Gateway{PSK: d.Secret.PSK, PrivateKey: d.Secret.Key, PeerKey: c.ServerKey}
+	for _, id := range []struct {
+		key, text string
+		set       func(ike.Identity)
+	}{
+		{"local", c.Local, func(i ike.Identity) { g.Local = i }},
+		{"identity", c.Identity, func(i ike.Identity) { g.Remote = &i }},
+	} {
+		if id.text == "" {
+			continue
+		}
+		i, err := ike.ParseIdentity(id.text)
+		if err != nil {
+			return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Path() + ", client.toml, [gateway], " + id.key, Do: "write a domain name, a mail address or an IP address", Err: err}
+		}
+		id.set(i)
+	}
+	if c.Local == "" {
+		id, err := ike.KeyIdentity(d.Secret.Key.Public().(ed25519.PublicKey))
+		if err != nil {
+			return nil, err
+		}
+		g.Local = id
+	}
+	return g, nil
 }
 
 // watchNetwork makes c notice when this host moves, until ctx ends. Where

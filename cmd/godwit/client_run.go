@@ -96,7 +96,10 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) err
 	}
 	defer ln.Close()
 
-	cc := clientConfig(d, d.Config.Encapsulations, logger)
+	cc, err := clientConfig(d, d.Config.Encapsulations, logger)
+	if err != nil {
+		return err
+	}
 	stopWatching := watchNetwork(ctx, &cc, logger)
 	defer stopWatching()
 	c, err := client.New(cc)

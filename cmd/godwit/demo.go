@@ -156,13 +156,17 @@ func runDemo(cmd *cobra.Command, at netip.AddrPort, logger *slog.Logger) error {
 	go func() { serverDone <- s.Run(ctx) }()
 	defer func() { cancel(); <-serverDone }()
 
-	c, err := client.New(clientConfig(&config.ClientDir{
+	cc, err := clientConfig(&config.ClientDir{
 		Config: config.Client{
 			Name: "demo", Server: settings.Endpoint, ServerKey: k.server.Public().(ed25519.PublicKey),
 			CertHash: sha256.Sum256(k.certificate.Certificate[0]), WebSocketPath: settings.WebSocketPath,
 		},
 		Key: k.client,
-	}, settings.Encapsulations, logger))
+	}, settings.Encapsulations, logger)
+	if err != nil {
+		return err
+	}
+	c, err := client.New(cc)
 	if err != nil {
 		return &config.Error{What: "cannot start the client: " + lastCause(err), Err: err}
 	}

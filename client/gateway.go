@@ -1,0 +1,279 @@
+package client
+
+import (
+	"crypto/ed25519"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"time"
+
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/ipsec/ike/message"
+	"github.com/godwit-net/godwit/mobility"
+)
+
+// A Gateway says how to authenticate with an IKEv2 gateway that need not be
+// godwit. Which of the two it is shows in the exchange: godwit names its home
+// agent in the configuration payload. Another gateway routes inner packets
+// itself, and is moved with MOBIKE (RFC 4555).
+type Gateway struct {
+	// Local is what this end calls itself; required.
+	Local ike.Identity
+	// Remote is what the gateway has to call itself; nil takes any identity
+	// that is proven.
+	Remote *ike.Identity
+
+	// One of these ways is chosen.
+
+	PSK ike.Secret // a shared key
+
+	PrivateKey ed25519.PrivateKey // a raw public key,
+	PeerKey    ed25519.PublicKey  // with the gateway's, pinned
+}
+
+func (g *Gateway) check() error {
+	switch {
+	case len(g.Local.Data) == 0:
+		return errors.New("an own identity is needed")
+	case len(g.PSK) == 0 && (g.PrivateKey == nil || g.PeerKey == nil):
+		return errors.New("a shared key or a pair of keys is needed")
+	}
+	return nil
+}
+
+// newGatewaySession starts IKE with a gateway. It asks for the inner addresses
+// that there were before, so that connections can go on.
+func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
+	ask := map[ike.AttributeType][]byte{}
+	if in := c.inner.Load(); in != nil {
+		for _, a := range in.addresses {
+			t := ike.InternalIP4Address
+			if a.Is6() {
+				t = ike.InternalIP6Address
+			}
+			ask[t] = ike.AddressAttribute(t, a).Value
+		}
+	}
+	var request ike.Configuration
+	for _, t := range []ike.AttributeType{
+		ike.InternalIP4Address, ike.InternalIP6Address, ike.InternalIP4DNS, ike.InternalIP6DNS,
+		ike.InternalHomeAgent4, ike.InternalHomeAgent6,
+	} {
+		request = append(request, ike.Attribute{Type: t, Value: ask[t]})
+	}
+	g := c.c.Gateway
+	return ike.NewInitiator(ike.InitiatorConfig{
+		Config: ike.Config{
+			Logger:     c.log,
+			Local:      g.Local,
+			PSK:        g.PSK,
+			PrivateKey: g.PrivateKey,
+			NewSPI:     c.table.NewSPI,
+
+			IKELifetime:   c.c.IKELifetime,
+			ChildLifetime: c.c.ChildLifetime,
+		},
+		PeerKey: g.PeerKey,
+		Remote:  g.Remote,
+		Request: request,
+	}, now)
+}
+
+// refusal tells in words why an exchange with the gateway failed for good; nil
+// if trying again may help.
+func (g *Gateway) refusal(server string, err error) error {
+	var n *ike.NotifyError
+	if errors.As(err, &n) {
+		switch n.Type {
+		case message.AuthenticationFailed:
+			return fmt.Errorf("%s refuses %v (AUTHENTICATION_FAILED): the identity or the secret is wrong: compare both with the gateway's settings: %w", server, g.Local, err)
+		case message.NoProposalChosen:
+			return fmt.Errorf("%s and this client have no algorithms in common (NO_PROPOSAL_CHOSEN): allow AES-GCM or ChaCha20-Poly1305 with X25519 or P-256 at the gateway: %w", server, err)
+		case message.TSUnacceptable:
+			return fmt.Errorf("%s allows no addresses to this client (TS_UNACCEPTABLE): look at the gateway's traffic selectors: %w", server, err)
+		case message.InternalAddressFailure, message.FailedCPRequired:
+			return fmt.Errorf("%s has no inner address for this client (%v): give the gateway an address pool: %w", server, n.Type, err)
+		}
+		return fmt.Errorf("%s refuses the connection: %w", server, err)
+	}
+	if errors.Is(err, ike.ErrAuthentication) {
+		return fmt.Errorf("%s did not prove to be the gateway that it should be: compare identity and secret with its settings: %w", server, err)
+	}
+	return nil
+}
+
+// foreign is the link to a gateway that knows no registrations. It belongs to
+// the owner's goroutine.
+type foreign struct {
+	current mobility.CarrierID // takes the data
+	next    mobility.CarrierID // being opened for a move; 0: none
+	old     mobility.CarrierID // was in use; what is under way on it still counts until the move is confirmed
+	trigger mobility.Trigger   // of the move under way, or the last one
+	moved   bool               // the gateway has not confirmed the last move yet
+	started time.Time          // of the last move, or the connection
+	since   time.Time          // current is in use
+	probed  time.Time          // silence last made us ask for a sign of life
+	retryAt time.Time          // of the next attempt to open a carrier; zero: none is due
+	rtt     time.Duration
+	moves   []Registration // finished ones, the newest last
+	number  uint32
+}
+
+const (
+	// probeEvery limits how often silence asks for a sign of life: a gateway
+	// need not answer each packet, so silence is no proof here.
+	probeEvery = 2 * time.Second
+	maxMoves   = 32
+)
+
+// takeForeign takes up a link to a gateway that named no home agent.
+func (c *Client) takeForeign(now time.Time, in *inner, e ike.Established) {
+	c.foreign = &foreign{current: c.answered, trigger: mobility.TriggerConnect, started: now, since: now, rtt: e.RoundTrip}
+	c.heard(c.answered)
+	for id := range c.carriers {
+		if id != c.answered {
+			c.closeCarrier(id)
+		}
+	}
+	c.inner.Store(in)
+	if ca := c.carriers[c.answered]; ca != nil && ca.open != nil {
+		c.link.Use(ca.open, true, 0)
+	}
+	c.keepalive = now.Add(keepaliveEvery)
+	c.log.Info("connected to a gateway that is not godwit", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
+}
+
+// connected tells whether there is an IKE SA with a link.
+func (c *Client) connected() bool { return c.registrar != nil || c.foreign != nil }
+
+// currentID is the carrier in use, 0 for none.
+func (c *Client) currentID() mobility.CarrierID {
+	switch {
+	case c.registrar != nil:
+		return c.registrar.Current().ID
+	case c.foreign != nil:
+		return c.foreign.current
+	}
+	return 0
+}
+
+// moveForeign opens a new carrier, from the address that packets have now.
+func (c *Client) moveForeign(now time.Time, trigger mobility.Trigger) {
+	f := c.foreign
+	if f.next != 0 {
+		c.closeCarrier(f.next)
+	}
+	f.retryAt = time.Time{}
+	if !f.moved {
+		f.started, f.trigger = now, trigger
+	}
+	f.next = c.newID()
+	c.openCarrier(f.next, c.c.Transports[0].Name())
+}
+
+// foreignOpened takes a new carrier into use. The gateway hears of it at once,
+// and data goes right behind: nothing is gained by asking first whether the
+// path works, as data is lost either way if it does not.
+func (c *Client) foreignOpened(now time.Time, ca *carrier) {
+	f := c.foreign
+	if ca.id != f.next {
+		return
+	}
+	c.closeCarrier(f.old)
+	f.old, f.current, f.next, f.since, f.moved = f.current, ca.id, 0, now, true
+	c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("local", ca.desc.Source))
+	c.session.Retransmit(now)
+	c.tellAddress(now)
+	c.ikeEvents(now, c.session)
+	c.link.Use(ca.open, true, 0)
+	c.keepalive = now.Add(keepaliveEvery)
+}
+
+// tellAddress lets the gateway know where we are now. It takes the address of
+// any authentic request of a peer behind a NAT (RFC 7296, Section 2.23).
+func (c *Client) tellAddress(now time.Time) { c.session.Liveness(now) }
+
+// foreignLost acts on a carrier that did not open or has ended.
+func (c *Client) foreignLost(now time.Time, id mobility.CarrierID) {
+	f := c.foreign
+	switch id {
+	case f.next:
+		f.next, f.retryAt = 0, now.Add(retryAfter)
+	case f.current:
+		c.link.Use(nil, false, 0)
+		if f.next == 0 {
+			c.moveForeign(now, mobility.TriggerSocket)
+		}
+	}
+}
+
+// foreignAlive notes that the gateway has answered a request.
+func (c *Client) foreignAlive(now time.Time, rtt time.Duration) {
+	f := c.foreign
+	if rtt > 0 {
+		f.rtt = rtt
+		c.link.SetRoundTrip(rtt)
+	}
+	if !f.moved || f.next != 0 {
+		return
+	}
+	c.closeCarrier(f.old)
+	f.moved, f.old = false, 0
+	f.number++
+	r := Registration{
+		Number: f.number, Trigger: string(f.trigger), Started: f.started, Selected: string(c.c.Transports[0].Name()),
+		Verdict: "none", DurationMs: ms(now.Sub(f.started)), Done: true,
+	}
+	if f.moves = append(f.moves, r); len(f.moves) > maxMoves {
+		f.moves = f.moves[1:]
+	}
+}
+
+// foreignAct does what is due.
+func (c *Client) foreignAct(now time.Time) {
+	if t := c.foreign.retryAt; !t.IsZero() && !now.Before(t) {
+		c.moveForeign(now, c.foreign.trigger)
+	}
+}
+
+// foreignSilent asks for a sign of life when data is not answered: "the
+// purpose of [...] is to find out whether the peer is alive", and only when
+// there is something to send (RFC 7296, Section 2.4). The request also opens
+// the mapping anew that a NAT on the way may have lost.
+func (c *Client) foreignSilent(now time.Time) {
+	if f := c.foreign; now.Sub(f.probed) >= probeEvery {
+		f.probed = now
+		c.session.Liveness(now)
+		c.ikeEvents(now, c.session)
+	}
+}
+
+// foreignStatus fills in what a gateway's link has in place of registrations.
+func (c *Client) foreignStatus(s *Status) {
+	f := c.foreign
+	s.State = "connected"
+	if f.next != 0 || f.moved {
+		s.State = "moving"
+	}
+	s.Registrations = append(s.Registrations, f.moves...)
+	if ca := c.carriers[f.current]; ca != nil {
+		s.Path = &PathStatus{
+			Encapsulation: string(ca.name), Local: text(ca.desc.Source), Remote: text(ca.desc.Destination),
+			RTTms: ms(f.rtt), Verdict: "none", Since: f.since,
+		}
+	}
+}
+
+// dnsServers are the name servers that a gateway handed out, at most four.
+func dnsServers(conf ike.Configuration, v4, v6 bool) []netip.Addr {
+	var out []netip.Addr
+	for _, at := range conf {
+		a, ok := netip.AddrFromSlice(at.Value)
+		fits := at.Type == ike.InternalIP4DNS && a.Is4() && v4 || at.Type == ike.InternalIP6DNS && a.Is6() && v6
+		if ok && fits && !a.IsUnspecified() && len(out) < 4 {
+			out = append(out, a)
+		}
+	}
+	return out
+}
