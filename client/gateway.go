@@ -84,23 +84,24 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 // if trying again may help.
 func (g *Gateway) refusal(server string, err error) error {
 	var n *ike.NotifyError
-	if errors.As(err, &n) {
-		switch n.Type {
-		case message.AuthenticationFailed:
-			return fmt.Errorf("%s refuses %v (AUTHENTICATION_FAILED): the identity or the secret is wrong: compare both with the gateway's settings: %w", server, g.Local, err)
-		case message.NoProposalChosen:
-			return fmt.Errorf("%s and this client have no algorithms in common (NO_PROPOSAL_CHOSEN): allow AES-GCM or ChaCha20-Poly1305 with X25519 or P-256 at the gateway: %w", server, err)
-		case message.TSUnacceptable:
-			return fmt.Errorf("%s allows no addresses to this client (TS_UNACCEPTABLE): look at the gateway's traffic selectors: %w", server, err)
-		case message.InternalAddressFailure, message.FailedCPRequired:
-			return fmt.Errorf("%s has no inner address for this client (%v): give the gateway an address pool: %w", server, n.Type, err)
-		}
-		return fmt.Errorf("%s refuses the connection: %w", server, err)
+	switch {
+	case errors.As(err, &n):
+	case errors.Is(err, ike.ErrAuthentication), errors.Is(err, ike.ErrPeerKey):
+		return fmt.Errorf("%s did not prove to be the gateway that it should be (%v): compare identity and secret with its settings", server, err)
+	default:
+		return nil
 	}
-	if errors.Is(err, ike.ErrAuthentication) {
-		return fmt.Errorf("%s did not prove to be the gateway that it should be: compare identity and secret with its settings: %w", server, err)
+	what := map[ike.NotifyType]string{
+		message.AuthenticationFailed:   fmt.Sprintf("refuses %v: the identity or the secret is wrong: compare both with the gateway's settings", g.Local),
+		message.NoProposalChosen:       "and this client have no algorithms in common: allow AES-GCM or ChaCha20-Poly1305 with X25519 or P-256 at the gateway",
+		message.TSUnacceptable:         "allows this client no addresses: look at the gateway's traffic selectors",
+		message.InternalAddressFailure: "has no inner address for this client: give the gateway an address pool",
+		message.FailedCPRequired:       "has no inner address for this client: give the gateway an address pool",
+	}[n.Type]
+	if what == "" {
+		what = "refuses the connection: look at the gateway's log"
 	}
-	return nil
+	return fmt.Errorf("%s %s (it answered %v)", server, what, n.Type)
 }
 
 // foreign is the link to a gateway that knows no registrations. It belongs to
