@@ -1,6 +1,7 @@
 # make demo    try it out: server, client and a small web site in one process
 # make test    every check there is; says what it had to skip
 # make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
+# make interop tests against strongSwan
 # make build   bin/godwit
 # make lint    format, vet, staticcheck, go.mod
 
@@ -28,7 +29,13 @@ SKIPPED := $(shell mktemp -u $${TMPDIR:-/tmp}/godwit-skipped.XXXXXX)
 step = @printf '\n=== %s\n' "$(1)"
 skip = { printf 'skipped: %s\n' "$(1)" | tee -a $(SKIPPED); [ "$(REQUIRE_ALL)" != yes ]; }
 
-.PHONY: demo test fuzz build lint programs format vet staticcheck tidy unit virtualtime netns fuzz-short cross summary
+# What make interop needs besides. charon-systemd is strongSwan's daemon; it
+# needs no systemd. Its libraries' packages come with plugins.
+INTEROP := charon-systemd:charon-systemd swanctl:strongswan-swanctl swanctl:strongswan-libcharon \
+  swanctl:libcharon-extra-plugins swanctl:libcharon-extauth-plugins swanctl:libstrongswan-standard-plugins \
+  swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark
+
+.PHONY: demo test fuzz build lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
 .NOTPARALLEL:
 
 demo: build
@@ -37,13 +44,17 @@ demo: build
 build:
 	@$(GO) build -o bin/godwit ./cmd/godwit
 
-test: programs lint unit virtualtime netns fuzz-short cross summary
+test: programs lint unit virtualtime netns interop fuzz-short cross summary
 
 lint: format vet staticcheck tidy
 
 programs:
 	$(call step,programs that the tests need)
-	@missing=(); for p in $(PROGRAMS); do \
+	@$(call install,$(PROGRAMS))
+
+# install tells which of some programs are missing and installs their packages.
+define install
+	missing=(); for p in $(1); do \
 	  PATH="$$PATH:/usr/sbin:/sbin" command -v "$${p%%:*}" >/dev/null || missing+=("$${p##*:}"); \
 	done; \
 	if [ $${#missing[@]} = 0 ]; then echo "all there"; \
@@ -53,6 +64,7 @@ programs:
 	  { apt-get -qq update && apt-get -qq install -y --no-install-recommends "$${missing[@]}" >/dev/null; } || \
 	    echo "could not install $${missing[*]}; the steps below say what that means"; \
 	else echo "missing, and not installed without root and apt: $${missing[*]}"; fi
+endef
 
 format:
 	$(call step,gofmt)
@@ -94,9 +106,22 @@ netns:
 	else \
 	  missing=$$(for p in nft ip sshd ssh curl; do command -v $$p >/dev/null || echo $$p; done); \
 	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need the programs nft ip sshd ssh and curl); \
-	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(call tagged,netns) && \
+	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(filter-out ./lab/interop/,$(call tagged,netns)) && \
 	    echo "and with offload switched off" && \
 	    $(GO) test -tags netns -count=1 -timeout 15m ./lab/acceptance -args -offload=false; fi; \
+	fi
+
+interop:
+	$(call step,tests against strongSwan)
+	@export PATH="$$PATH:/usr/sbin:/sbin"; \
+	if [ "$$($(GO) env GOOS)" != linux ]; then $(call skip,the tests against strongSwan: they need Linux); \
+	elif [ "$$(id -u)" != 0 ]; then $(call skip,the tests against strongSwan: they need root); \
+	elif ! unshare --net --mount true 2>/dev/null; then $(call skip,the tests against strongSwan: this system does not let root make network namespaces); \
+	else \
+	  $(call install,$(INTEROP)); \
+	  missing=$$(for p in charon-systemd swanctl tshark nft ip; do command -v $$p >/dev/null || echo $$p; done); \
+	  if [ -n "$$missing" ]; then $(call skip,the tests against strongSwan: they need strongSwan and tshark as Debian packages them); \
+	  else $(GO) test -tags netns -count=1 -timeout 20m ./lab/interop; fi; \
 	fi
 
 # Lists fuzz targets as "package target". In the output of go test -list, the

@@ -181,6 +181,9 @@ func (c *Client) ikeEvents(now time.Time, s *ike.Session) {
 				c.log.Error("keys not installed", slog.Any("err", err))
 			}
 			c.children[e.Child.InboundSPI] = s
+			if c.foreign != nil && s == c.session {
+				c.foreignChild(e.Child)
+			}
 		case ike.ChildDeleted:
 			delete(c.children, e.InboundSPI)
 			c.link.Remove(e.InboundSPI)

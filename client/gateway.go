@@ -266,6 +266,31 @@ func (c *Client) foreignStatus(s *Status) {
 	}
 }
 
+// foreignChild notes what the gateway lets through.
+func (c *Client) foreignChild(child ike.Child) {
+	in := c.inner.Load()
+	reach := child.TSRemote
+	if in.resolver.reach.Swap(&reach) == nil {
+		c.log.Info("the gateway lets through", slog.Any("from", child.TSLocal), slog.Any("to", child.TSRemote))
+	}
+	for _, a := range in.addresses {
+		if covers(child.TSLocal, a) {
+			return
+		}
+	}
+	c.log.Warn("the gateway's traffic selectors leave out the address that it gave: nothing will get through", slog.Any("inner", in.addresses), slog.Any("selectors", child.TSLocal))
+}
+
+// covers tells whether one of the selectors holds an address.
+func covers(ts []ike.TrafficSelector, a netip.Addr) bool {
+	for _, t := range ts {
+		if t.Start.BitLen() == a.BitLen() && t.Start.Compare(a) <= 0 && a.Compare(t.End) <= 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // dnsServers are the name servers that a gateway handed out, at most four.
 func dnsServers(conf ike.Configuration, v4, v6 bool) []netip.Addr {
 	var out []netip.Addr

@@ -11,12 +11,14 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/godwit-net/godwit/client/front"
+	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/tunnel"
 )
 
@@ -25,8 +27,9 @@ import (
 // not be told to anybody outside it.
 type resolver struct {
 	stack   *tunnel.Stack
-	servers []netip.Addr // in the gateway's order
-	v4, v6  bool         // which addresses are of use
+	servers []netip.Addr                          // in the gateway's order
+	v4, v6  bool                                  // which addresses are of use
+	reach   atomic.Pointer[[]ike.TrafficSelector] // what the gateway lets through
 }
 
 const (
@@ -265,6 +268,10 @@ func (in *inner) dial(ctx context.Context, network, address string) (net.Conn, e
 	err = fmt.Errorf("%w: no address of a family that the gateway gave us", front.ErrNetworkUnreachable)
 	for i, a := range addrs {
 		if a.Is4() && (!in.resolver.v4 || network == "tcp6") || a.Is6() && (!in.resolver.v6 || network == "tcp4") {
+			continue
+		}
+		if reach := in.resolver.reach.Load(); reach != nil && !covers(*reach, a) {
+			err = fmt.Errorf("%w: the gateway lets nothing through to %v", front.ErrNotAllowed, a)
 			continue
 		}
 		actx, cancel := ctx, context.CancelFunc(func() {})

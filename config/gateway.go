@@ -70,6 +70,9 @@ func (t *table) gateway() *Gateway {
 	} else {
 		s.known = append(s.known, "server_key", "key_file")
 	}
+	if len(values) > 0 {
+		s.err = s.done() // a key mistyped tells more than one missing
+	}
 	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil); {
 	case ways != 1:
 		s.fail("psk_file", strconv.Itoa(ways)+" ways to prove who is who", "give one of psk_file or server_key")

@@ -186,3 +186,30 @@ func FuzzParseServer(f *testing.F) {
 		}
 	})
 }
+
+func TestGatewayTable(t *testing.T) {
+	const key = `"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="`
+	c, err := ParseClient("client.toml", []byte("listen = \"127.0.0.1:1081\"\n[gateway]\nserver = \"vpn.example.org\"\nidentity = \"gw\"\nlocal = \"carol@example.org\"\npsk_file = \"psk\"\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := c.Gateway
+	if g == nil || g.Server != "vpn.example.org:4500" || g.Identity != "gw" || g.Local != "carol@example.org" || g.PSKFile != "psk" || c.Listen.Port() != 1081 {
+		t.Errorf("%+v of %+v", g, c)
+	}
+	for _, tt := range []struct{ text, says string }{
+		{"server = \"x\"", "0 ways"},
+		{"server = \"x\"\nlocal = \"y\"\npsk_file = \"p\"\nserver_key = " + key, "2 ways"},
+		{"server = \"x\"\npsk_file = \"p\"", "local"},
+		{"local = \"x\"\npsk_file = \"p\"", "server"},
+		{"server = \"x y\"\nlocal = \"y\"\npsk_file = \"p\"", "neither a name nor an address"},
+		{"server = \"x\"\nlocal = \"y\"\npsk_fil = \"p\"", "did you mean psk_file"},
+	} {
+		if _, err := ParseClient("client.toml", []byte("[gateway]\n"+tt.text+"\n")); err == nil || !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%q gives %v, which does not say %q", tt.text, err, tt.says)
+		}
+	}
+	if _, err := ParseClient("client.toml", []byte(minimalClient+"[gateway]\nserver = \"x\"\nlocal = \"y\"\npsk_file = \"p\"\n")); err == nil {
+		t.Error("a gateway beside a godwit server is taken")
+	}
+}
