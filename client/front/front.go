@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"sync"
 	"syscall"
 	"time"
@@ -55,6 +56,10 @@ type Config struct {
 	// other than net.ErrClosed and io.EOF pass. Nil refuses the command.
 	Associate func(ctx context.Context) (net.Conn, error)
 	Logger    *slog.Logger // nil discards
+
+	// Pages answers requests that are meant for this port itself, other than
+	// that for /proxy.pac. Nil gives a short text.
+	Pages http.Handler
 
 	// With a Username applications have to give both, by RFC 1929 or as
 	// Proxy-Authorization: Basic. Each has up to 255 bytes.

@@ -196,6 +196,10 @@ func (w *web) fail(rw http.ResponseWriter, r *http.Request, err error) {
 
 // page answers requests that are meant for this port itself.
 func (w *web) page(rw http.ResponseWriter, r *http.Request) {
+	if w.s.c.Pages != nil && r.URL.Path != "/proxy.pac" {
+		w.s.c.Pages.ServeHTTP(rw, r)
+		return
+	}
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		rw.Header().Set("Allow", "GET, HEAD")
 		http.Error(rw, "This is a proxy.", http.StatusMethodNotAllowed)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/client/front"
+	"github.com/godwit-net/godwit/client/statuspage"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/ipsec/ike"
 )
@@ -112,7 +113,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) err
 	}
 	defer control.close()
 
-	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Logger: logger})
+	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(c), Logger: logger})
 	results := make(chan error, 2)
 	running := 2
 	go func() { results <- ended("the proxy", ln.Addr(), proxy.Serve(ln)) }()

@@ -170,7 +170,7 @@ func runDemo(cmd *cobra.Command, at netip.AddrPort, logger *slog.Logger) error {
 	if err != nil {
 		return &config.Error{What: "cannot start the client: " + lastCause(err), Err: err}
 	}
-	proxy := front.New(front.Config{Dial: c.Dial, Logger: logger})
+	proxy := front.New(front.Config{Dial: c.Dial, Pages: statuspage.New(c), Logger: logger})
 	// Of the proxy's and the client's end, the first is taken below.
 	results := make(chan error, 2)
 	running := 2

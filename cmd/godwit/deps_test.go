@@ -18,11 +18,12 @@ const module = "github.com/godwit-net/godwit"
 var mayImport = map[string][]string{
 	"cmd": {""},
 
-	"client":       {"client", "mobility", "tunnel", "transports", "ipsec"},
-	"client/front": {"tunnel/relay"},
-	"client/socks": {"client/front", "tunnel/relay"}, // its errors
-	"client/warm":  {},
-	"server":       {"server", "mobility", "tunnel", "transports", "ipsec"},
+	"client":            {"client", "mobility", "tunnel", "transports", "ipsec"},
+	"client/front":      {"tunnel/relay"},
+	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
+	"client/statuspage": {"client"},
+	"client/warm":       {},
+	"server":            {"server", "mobility", "tunnel", "transports", "ipsec"},
 	// What leaves the server knows nothing of tunnels.
 	"server/egress": {"tunnel/relay"},
 
