@@ -21,6 +21,7 @@ import (
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/client/front"
+	"github.com/godwit-net/godwit/client/statuspage"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/server/egress"
