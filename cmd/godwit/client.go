@@ -7,7 +7,7 @@ import (
 )
 
 func newClient() *cobra.Command {
-	return group("client", "Set up and run a client", newClientJoin(), newClientRun())
+	return group("client", "Set up and run a client", newClientJoin(), newClientRun(), newInstall("client"), newUninstall("client"))
 }
 
 // loadClient reads the folder that dir names.

@@ -59,9 +59,8 @@ func seeHelp(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " 
 
 func newRoot() *cobra.Command {
 	root := group("godwit", "Keeps your connections in the air while your machine moves between networks",
-		newServer(), newClient(), newStatus(), newCheck(), newDemo(), newVersion())
+		newServer(), newClient(), newStatus(), newCheck(), newDemo(), newMan(), newVersion())
 	root.SilenceErrors, root.SilenceUsage = true, true
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usage(cmd, "wrong flag: "+err.Error(), seeHelp(cmd))

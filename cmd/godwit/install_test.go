@@ -1,0 +1,90 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestInstall writes and removes units without a systemd; where its checker is
+// installed, it has to like them.
+func TestInstall(t *testing.T) {
+	server := initServer(t)
+	client := join(t, invite(t, server, "laptop"))
+	for _, tt := range []struct {
+		role, dir string
+		system    bool
+	}{
+		{"server", server, true}, {"server", server, false}, {"client", client, false}, {"client", client, true},
+	} {
+		units := filepath.Join(t.TempDir(), "units")
+		flags := []string{"--unit-dir", units, "--now=false", "--system=" + map[bool]string{true: "true", false: "false"}[tt.system]}
+		path := filepath.Join(units, "godwit-"+tt.role+".service")
+		godwit(t, append([]string{tt.role, "install", "--dir", tt.dir}, flags...)...).wantOK(t)
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := string(b)
+		for want, there := range map[string]bool{
+			tt.role + " run --dir " + tt.dir + "\n": true,
+			"NoNewPrivileges=yes":                   true,
+			"ProtectSystem=strict":                  tt.system,
+			"WantedBy=multi-user.target":            tt.system,
+			"WantedBy=default.target":               !tt.system,
+		} {
+			if strings.Contains(text, want) != there {
+				t.Errorf("%s: the presence of %q is not %v in\n%s", tt.role, want, there, text)
+			}
+		}
+		if checker, err := exec.LookPath("systemd-analyze"); err == nil {
+			out, err := exec.Command(checker, "verify", "--man=no", path).CombinedOutput()
+			if err != nil || strings.Contains(string(out), path) {
+				t.Errorf("systemd-analyze: %v\n%s", err, out)
+			}
+		}
+		godwit(t, append([]string{tt.role, "uninstall"}, flags...)...).wantOK(t)
+		if _, err := os.Stat(path); err == nil {
+			t.Error("the unit is still there")
+		}
+		godwit(t, append([]string{tt.role, "uninstall"}, flags...)...).wantError(t, exitError, "there is no such service")
+	}
+	empty := t.TempDir()
+	godwit(t, "client", "install", "--dir", empty, "--unit-dir", empty, "--now=false").wantError(t, exitError, "godwit client join")
+}
+
+func TestUnitQuote(t *testing.T) {
+	for in, want := range map[string]string{
+		"/usr/bin/godwit":    "/usr/bin/godwit",
+		"/home/a b/godwit":   `"/home/a b/godwit"`,
+		"/home/100%/$HOME":   "/home/100%%/$$HOME",
+		`/home/"quoted"`:     `"/home/\"quoted\""`,
+		"/home/it's/godwit":  `"/home/it's/godwit"`,
+		`/home/back\slash/x`: `"/home/back\\slash/x"`,
+	} {
+		if got := unitQuote(in); got != want {
+			t.Errorf("%s becomes %s, want %s", in, got, want)
+		}
+	}
+}
+
+func TestManualPages(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "man")
+	godwit(t, "man", folder).wantOK(t)
+	for _, page := range []string{"godwit.1", "godwit-server-init.1", "godwit-client-run.1", "godwit-status.1"} {
+		b, err := os.ReadFile(filepath.Join(folder, page))
+		if err != nil {
+			t.Error(err)
+		} else if !strings.Contains(string(b), `.SH NAME`) {
+			t.Errorf("%s is no manual page", page)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(folder, "godwit-man.1")); err == nil {
+		t.Error("a hidden command has a page")
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		godwit(t, "completion", shell).wantOK(t)
+	}
+}
