@@ -3,6 +3,7 @@
 # make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
 # make interop tests against strongSwan
 # make build   bin/godwit
+# make release  dist/: static binaries, Debian packages, checksums
 # make lint    format, vet, staticcheck, go.mod
 
 SHELL := /bin/bash
@@ -35,7 +36,7 @@ INTEROP := charon-systemd:charon-systemd swanctl:strongswan-swanctl swanctl:stro
   swanctl:libcharon-extra-plugins swanctl:libcharon-extauth-plugins swanctl:libstrongswan-standard-plugins \
   swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark
 
-.PHONY: demo test fuzz build lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
+.PHONY: demo test fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
 .NOTPARALLEL:
 
 demo: build
@@ -43,6 +44,9 @@ demo: build
 
 build:
 	@$(GO) build -o bin/godwit ./cmd/godwit
+
+release:
+	@$(GO) run ./cmd/release
 
 test: programs lint unit virtualtime netns interop fuzz-short cross summary
 

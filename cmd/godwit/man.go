@@ -18,12 +18,21 @@ import (
 // SOURCE_DATE_EPOCH in the environment sets the date they bear.
 func newMan() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:    "man FOLDER",
+		Use:    "man [FOLDER]",
 		Short:  "Write the manual pages, godwit.1 and one for each command, to a folder",
 		Hidden: true, // for packagers
-		Args:   takes("FOLDER"),
 	}
+	// Packages bring a unit of their own, as nobody runs install there.
+	binary := cmd.Flags().String("unit", "", "print the server's unit for a program at this path instead")
+	dir := cmd.Flags().String("dir", "/etc/godwit/server", "the server's folder in that unit")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if *binary != "" {
+			_, err := cmd.OutOrStdout().Write(unit{Role: "server", Binary: *binary, Dir: *dir, System: true}.text())
+			return err
+		}
+		if err := takes("FOLDER")(cmd, args); err != nil {
+			return err
+		}
 		if err := os.MkdirAll(args[0], 0o755); err != nil {
 			return &config.Error{What: "cannot write manual pages: " + lastCause(err), Where: args[0], Do: "name a folder that can be written", Err: err}
 		}

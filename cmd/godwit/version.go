@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"runtime/debug"
@@ -8,14 +9,17 @@ import (
 	"github.com/spf13/cobra"
 )
 
+// release is the version that the linker stamps into published binaries.
+var release string
+
 func newVersion() *cobra.Command {
 	return &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
 		Args:  takes(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			version := "unknown"
-			if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+			version := cmp.Or(release, "unknown")
+			if info, ok := debug.ReadBuildInfo(); ok && release == "" && info.Main.Version != "" {
 				version = info.Main.Version
 			}
 			_, err := fmt.Fprintf(cmd.OutOrStdout(), "godwit %s %s %s/%s\n", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
