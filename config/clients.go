@@ -24,10 +24,10 @@ const rescanAfter = time.Second
 
 // A snapshot is what clients/ held at one time.
 type snapshot struct {
-	byKey   map[string]entry
-	changed time.Time // the folder's time of change, read before its files
-	scanned time.Time // when it was read, by the caller's clock
-	number  uint64    // grows with each reading
+	byKey   map[string]entry // by ClientRecord.index
+	changed time.Time        // the folder's time of change, read before its files
+	scanned time.Time        // when it was read, by the caller's clock
+	number  uint64           // grows with each reading
 }
 
 // An entry is one client with the looks of its file.
@@ -128,34 +128,9 @@ func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (
 	defer unlock()
 	removeTemporaries(d.clientsPath())
 
-	entries, broken, err := d.scan()
-	if err != nil {
-		return nil, err
-	}
-	// A broken file may hold an address that would be given twice.
-	if len(broken) > 0 {
-		return nil, broken[0]
-	}
-	used := make(map[netip.Addr]bool, 2*len(entries))
-	for _, e := range entries {
-		// Names that differ in case only are one file on some systems.
-		if strings.EqualFold(e.record.Name, name) {
-			if !e.record.Joined && !now.Before(e.record.Expires) {
-				continue
-			}
-			return nil, &Error{What: "a client of this name exists", Where: e.record.Name, Do: "choose another name, or run godwit server remove " + e.record.Name + " first"}
-		}
-		used[e.record.Inner4], used[e.record.Inner6] = true, true
-	}
-	if len(entries) >= maxClients {
-		return nil, &Error{What: "65,536 clients are there already", Where: d.clientsPath(), Do: "remove some with godwit server remove NAME"}
-	}
 	r := &ClientRecord{Name: name, Created: now, Expires: now.Add(validFor).UTC().Truncate(time.Second)}
-	var free4, free6 bool
-	r.Inner4, free4 = firstFree(d.Config.Pool4, used)
-	r.Inner6, free6 = firstFree(d.Config.Pool6, used)
-	if !free4 || !free6 {
-		return nil, &Error{What: "no inner address is free", Where: filepath.Join(d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
+	if err := d.place(r, now); err != nil {
+		return nil, err
 	}
 	public, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
@@ -171,6 +146,43 @@ func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (
 	}
 	copy(l.Seed[:], private.Seed())
 	return l, nil
+}
+
+// place gives a new client the next free inner addresses, if its name is not in
+// use. The caller holds the lock.
+func (d *ServerDir) place(r *ClientRecord, now time.Time) error {
+	entries, broken, err := d.scan()
+	if err != nil {
+		return err
+	}
+	// A broken file may hold an address that would be given twice.
+	if len(broken) > 0 {
+		return broken[0]
+	}
+	used := make(map[netip.Addr]bool, 2*len(entries))
+	for _, e := range entries {
+		// Names that differ in case only are one file on some systems.
+		if strings.EqualFold(e.record.Name, r.Name) {
+			if !e.record.Joined && !now.Before(e.record.Expires) {
+				continue
+			}
+			return &Error{What: "a client of this name exists", Where: e.record.Name, Do: "choose another name, or run godwit server remove " + e.record.Name + " first"}
+		}
+		if r.Identity != "" && e.record.index() == r.index() {
+			return &Error{What: "a user of this identity exists", Where: r.Identity, Do: "remove it first: godwit server remove " + e.record.Name}
+		}
+		used[e.record.Inner4], used[e.record.Inner6] = true, true
+	}
+	if len(entries) >= maxClients {
+		return &Error{What: "65,536 clients are there already", Where: d.clientsPath(), Do: "remove some with godwit server remove NAME"}
+	}
+	var free4, free6 bool
+	r.Inner4, free4 = firstFree(d.Config.Pool4, used)
+	r.Inner6, free6 = firstFree(d.Config.Pool6, used)
+	if !free4 || !free6 {
+		return &Error{What: "no inner address is free", Where: filepath.Join(d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
+	}
+	return nil
 }
 
 // firstFree gives the lowest address of a pool that is neither the network's
@@ -226,24 +238,70 @@ func (d *ServerDir) noSuchClient(name string) error {
 	return e
 }
 
+// index is what a client is found by: its public key, or its identity with a
+// letter before it that makes it longer or shorter than any key.
+func (r *ClientRecord) index() string {
+	if r.Identity == "" {
+		return string(r.PublicKey)
+	}
+	return identityIndex(r.Identity)
+}
+
+func identityIndex(identity string) string {
+	return strings.Repeat("i", ed25519.PublicKeySize+1) + strings.ToLower(identity)
+}
+
+// LookupUser finds the user with an identity, as LookupClient does with a key.
+func (d *ServerDir) LookupUser(identity string, now time.Time) (*ClientRecord, error) {
+	return d.lookup(identityIndex(identity), now)
+}
+
+// AddUser makes a user of IKEv2 clients that are not godwit: r says name,
+// identity, and either shared key or password. It gets the next free inner
+// addresses. A name or identity in use gives an *Error.
+func (d *ServerDir) AddUser(r ClientRecord, now time.Time) (*ClientRecord, error) {
+	if err := CheckName(r.Name); err != nil {
+		return nil, err
+	}
+	unlock, err := d.lock()
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	removeTemporaries(d.clientsPath())
+	r.Created, r.Joined = now, true
+	if err := d.place(&r, now); err != nil {
+		return nil, err
+	}
+	text := r.encode()
+	if _, err := parseRecord(d.recordPath(r.Name), r.Name, text); err != nil {
+		return nil, err
+	}
+	return &r, writeFile(d.recordPath(r.Name), text)
+}
+
 // LookupClient finds the client whose key is public. The error matches
 // ErrUnknownClient, or ErrExpired if its link was not used in time. Clients
 // invited, changed or removed since the last call are noticed.
 func (d *ServerDir) LookupClient(public ed25519.PublicKey, now time.Time) (*ClientRecord, error) {
-	e, known, fresh, number := d.find(public, now)
+	return d.lookup(string(public), now)
+}
+
+func (d *ServerDir) lookup(index string, now time.Time) (*ClientRecord, error) {
+	e, known, fresh, number := d.find(index, now)
 	if known {
 		fresh = d.upToDate(&e)
 	}
 	if !fresh {
 		d.refresh(now, number)
-		e, known, _, _ = d.find(public, now)
+		e, known, _, _ = d.find(index, now)
 	}
 	if !known {
 		return nil, ErrUnknownClient
 	}
 	r := e.record
 	d.mu.Lock()
-	r.Joined = r.Joined || d.joined[string(public)]
+	r.Joined = r.Joined || d.joined[index]
 	d.mu.Unlock()
 	if !r.Joined && !now.Before(r.Expires) {
 		return nil, ErrExpired
@@ -253,14 +311,14 @@ func (d *ServerDir) LookupClient(public ed25519.PublicKey, now time.Time) (*Clie
 
 // find looks into the snapshot; fresh tells that the folder seems not to have
 // changed since, and number how many readings of it have begun.
-func (d *ServerDir) find(public ed25519.PublicKey, now time.Time) (e entry, known, fresh bool, number uint64) {
+func (d *ServerDir) find(index string, now time.Time) (e entry, known, fresh bool, number uint64) {
 	var changed time.Time
 	if info, err := os.Stat(d.clientsPath()); err == nil {
 		changed = info.ModTime()
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e, known = d.clients.byKey[string(public)]
+	e, known = d.clients.byKey[index]
 	age := now.Sub(d.clients.scanned)
 	fresh = d.clients.byKey != nil && changed.Equal(d.clients.changed) && age >= 0 && age < rescanAfter
 	return e, known, fresh, d.begun
@@ -278,13 +336,13 @@ func (d *ServerDir) upToDate(e *entry) bool {
 		return true
 	}
 	r, s, err := d.readRecord(e.record.Name)
-	if err != nil || !r.PublicKey.Equal(e.record.PublicKey) {
+	if err != nil || r.index() != e.record.index() {
 		return false
 	}
 	*e = entry{*r, s}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.clients.byKey[string(r.PublicKey)] = *e
+	d.clients.byKey[r.index()] = *e
 	return true
 }
 
@@ -318,8 +376,8 @@ func (d *ServerDir) refresh(now time.Time, number uint64) {
 		return
 	}
 	for _, e := range entries {
-		if _, twice := next.byKey[string(e.record.PublicKey)]; !twice {
-			next.byKey[string(e.record.PublicKey)] = e
+		if _, twice := next.byKey[e.record.index()]; !twice {
+			next.byKey[e.record.index()] = e
 		}
 	}
 	d.mu.Lock()
@@ -361,7 +419,7 @@ func (d *ServerDir) MarkJoined(name string) error {
 	if err != nil {
 		return cannotRead(d.recordPath(name), err)
 	}
-	if r.Joined || public != "" && string(r.PublicKey) != public {
+	if r.Joined || public != "" && r.index() != public {
 		return nil
 	}
 	r.Joined = true

@@ -80,6 +80,9 @@ type Server struct {
 	NoOffload bool
 	// LogLevel is info by default.
 	LogLevel slog.Level
+	// IKEv2 is what the server is to IKEv2 clients that are not godwit; nil
+	// lets none in.
+	IKEv2 *IKEv2
 }
 
 // A Client is what client.toml says.
@@ -114,10 +117,14 @@ type Client struct {
 	LogLevel slog.Level
 }
 
-// A ClientRecord is what a server keeps of one client, clients/NAME.toml.
+// A ClientRecord is what a server keeps of one client, clients/NAME.toml: of a
+// godwit client that was invited, or of a user of another IKEv2 client.
 type ClientRecord struct {
-	Name      string // the file's name without .toml
-	PublicKey ed25519.PublicKey
+	Name      string            // the file's name without .toml
+	PublicKey ed25519.PublicKey // of a godwit client
+	Identity  string            // what a user's IKEv2 client calls itself; empty for godwit clients
+	PSK       string            // a user's shared key; empty if there is none
+	Password  string            // a user's password for EAP; empty if there is none
 	Inner4    netip.Addr
 	Inner6    netip.Addr
 	Created   time.Time

@@ -410,6 +410,7 @@ func ParseServer(file string, data []byte) (*Server, error) {
 	s.WebSocketPath = t.path()
 	s.NoOffload = !t.flag("offload", true)
 	s.LogLevel = t.level()
+	s.IKEv2 = t.ikev2(s)
 	if err := t.done(); err != nil {
 		return nil, err
 	}
@@ -483,7 +484,16 @@ func (t *table) local(c *Client) error {
 // parseRecord reads clients/NAME.toml.
 func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 	t := parseTable(file, data)
-	r := &ClientRecord{Name: name, PublicKey: t.publicKey("public_key")}
+	r := &ClientRecord{Name: name}
+	if _, user := t.values["identity"]; user {
+		r.Identity = t.need("identity", "carol@example.org")
+		r.PSK, r.Password = t.text("psk", "a secret"), t.text("password", "a secret")
+		if (r.PSK == "") == (r.Password == "") {
+			t.fail("psk", "a user needs either psk or password", "remove the user and add it again")
+		}
+	} else {
+		r.PublicKey = t.publicKey("public_key")
+	}
 	r.Inner4 = t.inner("inner4", "10.143.0.2")
 	r.Inner6 = t.inner("inner6", "fd2c:9f61:7e0b::2")
 	r.Created, r.Expires, r.Joined = t.time("created"), t.time("expires"), t.flag("joined", false)
@@ -564,12 +574,21 @@ func (c *Client) Encode() []byte {
 }
 
 func (r *ClientRecord) encode() []byte {
-	lines := []line{
-		{"", "public_key", base64.StdEncoding.EncodeToString(r.PublicKey)},
+	lines := []line{{"", "public_key", base64.StdEncoding.EncodeToString(r.PublicKey)}}
+	if r.Identity != "" {
+		lines = []line{{"What the user's IKEv2 client calls itself, and its secret.", "identity", r.Identity}}
+		if r.PSK != "" {
+			lines = append(lines, line{"", "psk", r.PSK})
+		}
+		if r.Password != "" {
+			lines = append(lines, line{"", "password", r.Password})
+		}
+	}
+	lines = append(lines, []line{
 		{"", "inner4", r.Inner4.String()},
 		{"", "inner6", r.Inner6.String()},
 		{"", "created", r.Created.UTC().Truncate(time.Second)},
-	}
+	}...)
 	if r.Joined {
 		lines = append(lines, line{"", "joined", true})
 	} else {
