@@ -12,7 +12,7 @@
 //
 // # Limitations
 //
-// No forwarding, no multicast, no IPv6 extension headers in what is sent, no
+// No multicast, no IPv6 extension headers in what is sent, no
 // path MTU discovery: the MTU is what Config says.
 package tunnel
 
@@ -69,6 +69,10 @@ type Config struct {
 	// connection then cross the stack one by one.
 	VerifyChecksums bool
 
+	// Forward makes the stack take packets to any address, and stand for all
+	// hosts behind it; nil drops those that are not for the stack's own.
+	Forward *Forward
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -87,6 +91,7 @@ type Stack struct {
 	closed bool
 
 	refused atomic.Uint64 // packets that Input has not shown to gVisor
+	forward *Forward      // nil: packets to other addresses are dropped
 }
 
 const (
@@ -121,11 +126,14 @@ func New(c Config) (*Stack, error) {
 		stack: stack.New(stack.Options{
 			NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, ipv6.NewProtocol},
 			TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocolCUBIC, udp.NewProtocol, icmp.NewProtocol4, icmp.NewProtocol6},
-			HandleLocal:        true,
+			// A stack that forwards takes every address for its own, and would
+			// refuse packets that come from one.
+			HandleLocal: c.Forward == nil,
 		}),
-		link: &link{mtu: uint32(c.MTU), output: c.Output, noOffload: c.NoOffload, verify: c.VerifyChecksums},
-		log:  c.Logger,
-		done: make(chan struct{}),
+		link:    &link{mtu: uint32(c.MTU), output: c.Output, noOffload: c.NoOffload, verify: c.VerifyChecksums},
+		forward: c.Forward,
+		log:     c.Logger,
+		done:    make(chan struct{}),
 	}
 	s.input = s.deliver
 	if err := s.start(c.Addresses); err != nil {
@@ -152,6 +160,9 @@ func (s *Stack) start(addrs []netip.Addr) error {
 		if err := s.AddAddress(a); err != nil {
 			return err
 		}
+	}
+	if s.forward != nil {
+		return s.startForward()
 	}
 	return nil
 }
@@ -190,6 +201,9 @@ func (s *Stack) Input(pkts [][]byte) {
 	for _, b := range pkts {
 		if len(b) == 0 || len(b) > maxPacket || b[0]>>4 != 4 && b[0]>>4 != 6 {
 			s.refused.Add(1)
+			continue
+		}
+		if s.forward != nil && s.takeEcho(b) {
 			continue
 		}
 		if s.link.noOffload || s.link.verify {

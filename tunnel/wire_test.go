@@ -27,13 +27,14 @@ var (
 
 // A wire joins two stacks.
 type wire struct {
-	cut   bool          // to testMTU
-	fused bool          // by AppendCut
-	check bool          // each packet, by checkPacket
-	delay time.Duration // each way
-	loss  float64       // share of the packets that get lost
-	rate  int           // bytes a second, each way; 0 is unlimited
-	each  bool          // packets go in one by one, which nothing coalesces
+	cut     bool          // to testMTU
+	fused   bool          // by AppendCut
+	check   bool          // each packet, by checkPacket
+	delay   time.Duration // each way
+	loss    float64       // share of the packets that get lost
+	rate    int           // bytes a second, each way; 0 is unlimited
+	forward *Forward      // of b
+	each    bool          // packets go in one by one, which nothing coalesces
 
 	down   atomic.Bool // loses everything
 	replay bool        // restore sends again what an outage swallowed
@@ -54,7 +55,7 @@ func connect(t testing.TB, w *wire) {
 	t.Helper()
 	var qa, qb = NewQueue(16 << 20), NewQueue(16 << 20)
 	w.a = newStack(t, qa, addrA4, addrA6)
-	w.b = newStack(t, qb, addrB4, addrB6)
+	w.b = newStackOf(t, qb, Config{Addresses: []netip.Addr{addrB4, addrB6}, Forward: w.forward})
 	w.wait.Go(func() { w.pump(t, qa, w.b, 1) })
 	w.wait.Go(func() { w.pump(t, qb, w.a, 2) })
 	w.shut = []func(){w.a.Close, w.b.Close, qa.Close, qb.Close}
@@ -69,11 +70,17 @@ func (w *wire) Close() {
 
 func newStack(t testing.TB, q *Queue, addrs ...netip.Addr) *Stack {
 	t.Helper()
-	s, err := New(Config{Addresses: addrs, MTU: testMTU, Output: func(p Packet) {
+	return newStackOf(t, q, Config{Addresses: addrs})
+}
+
+func newStackOf(t testing.TB, q *Queue, c Config) *Stack {
+	t.Helper()
+	c.MTU, c.Output = testMTU, func(p Packet) {
 		if !q.Put(p) {
 			p.Release()
 		}
-	}})
+	}
+	s, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
