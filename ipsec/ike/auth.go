@@ -269,7 +269,11 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 	if len(psk) == 0 {
 		psk = s.c.PSK
 	}
-	idr := s.c.Local.payload(true)
+	local := s.c.Local
+	if peer.Local != nil {
+		local = *peer.Local
+	}
+	idr := local.payload(true)
 	proof, err := s.prove(sa, idr, usePSK, psk)
 	if err != nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))

@@ -120,6 +120,8 @@ type Peer struct {
 	Name      string
 	PublicKey ed25519.PublicKey // pinned, for raw public keys
 	PSK       Secret            // for shared keys
+	// Local is what we call ourselves to this peer; Config.Local if it is nil.
+	Local *Identity
 }
 
 // A ResponderConfig makes a Responder.

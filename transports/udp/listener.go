@@ -46,8 +46,12 @@ func (o Options) Listen(n transports.Network, local netip.AddrPort, h transports
 		return nil, fmt.Errorf("listen on %s over udp: %w", local, err)
 	}
 	o = o.withDefaults()
+	sock := wrapPacketConn(conn, !o.NoOffload && !o.IKEOnly)
+	if o.IKEOnly {
+		sock = ikeSocket{sock}
+	}
 	return &Listener{
-		sock:    wrapPacketConn(conn, !o.NoOffload),
+		sock:    sock,
 		local:   transports.AddrPort(conn.LocalAddr()),
 		handler: h,
 		opts:    o,

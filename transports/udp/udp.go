@@ -36,6 +36,9 @@ type Options struct {
 	// NoOffload has every datagram cross the system call by itself, where
 	// Linux would take and give many at once.
 	NoOffload bool
+	// IKEOnly is for a server's port 500: each datagram is an IKE message
+	// without the non-ESP marker, and ESP cannot be sent (RFC 7296, Section 2.23).
+	IKEOnly bool
 }
 
 func (o Options) withDefaults() Options {
