@@ -20,13 +20,13 @@ const maxDatagram = 1<<16 - 1
 // UDP port for as long as the application keeps the TCP connection, and passes
 // whole datagrams, headers included, to the far end and back. Names in the
 // headers stay names.
-func (s *Server) associate(_ context.Context, w io.Writer, r *socks5.Request) error {
+func (s *Server) associate(ctx context.Context, w io.Writer, r *socks5.Request) error {
 	c, ok := w.(*peeked)
 	if !ok {
 		return errors.New("SOCKS request without a connection")
 	}
 	if s.c.Associate == nil {
-		return unsupported(nil, w, r)
+		return unsupported(ctx, w, r)
 	}
 	fail := func(err error) error {
 		return errors.Join(err, socks5.SendReply(w, statute.RepServerFailure, noBind))
