@@ -12,6 +12,7 @@ import (
 	"embed"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/netip"
@@ -126,7 +127,7 @@ func (p *Page) status(rw http.ResponseWriter, _ *http.Request) {
 // move has the client register over everything now.
 func (p *Page) move(rw http.ResponseWriter, _ *http.Request) {
 	p.source.Move()
-	rw.WriteHeader(http.StatusNoContent)
+	_, _ = io.WriteString(rw, "ok\n")
 }
 
 // events sends the status each second until the page goes away.

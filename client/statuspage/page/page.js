@@ -115,7 +115,7 @@ function show(s) {
 $("pac").textContent = location.origin + "/proxy.pac";
 $("move").addEventListener("click", async () => {
   $("move").disabled = true;
-  try { await fetch("/move", { method: "POST" }); } finally { $("move").disabled = false; }
+  try { await (await fetch("/move", { method: "POST" })).text(); } finally { $("move").disabled = false; }
 });
 
 const events = new EventSource("/events");
