@@ -12,6 +12,8 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -52,7 +54,12 @@ type Config struct {
 	NoOffload bool
 
 	// Datagrams relays clients' UDP; nil has none.
-	Datagrams interface{ Serve(inner net.PacketConn) error }
+	Datagrams interface {
+		Serve(inner net.PacketConn) error
+	}
+
+	// Guests is for clients that are not godwit; nil lets none in.
+	Guests *Guests
 
 	// Egress connects clients' streams to their targets and resolves names.
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)
@@ -62,6 +69,23 @@ type Config struct {
 type User struct {
 	Name           string
 	Inner4, Inner6 netip.Addr // fixed inner addresses out of the pools
+	PSK            ike.Secret // of a guest that proves itself by a shared key
+}
+
+// Guests are IKEv2 clients that are not godwit, such as those built into
+// phones. They route packets to the server, which lets them out.
+type Guests struct {
+	// Identity is what the server calls itself to them, as a rule its domain name.
+	Identity ike.Identity
+	// Listen is where they find the server, besides Config.Listen. Port 500
+	// takes IKE alone.
+	Listen []netip.AddrPort
+	// Lookup finds the user that claims an identity. An error refuses it.
+	Lookup func(id ike.Identity) (*User, error)
+	// DNS servers to hand out; none means the server's own inner addresses.
+	DNS []netip.Addr
+	// Router lets their packets out. New sets its Gateways, SendUDP and SendICMP.
+	Router *egress.Router
 }
 
 // SOCKSPort is the port of the SOCKS5 service on the server's inner addresses.

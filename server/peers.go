@@ -28,7 +28,9 @@ const connectCredit = 1500
 // A peer is one client. It lives through its IKE SAs.
 type peer struct {
 	user     *User
-	key      ed25519.PublicKey
+	find     finder
+	guest    atomic.Bool // not godwit: there is no binding
+	moved    time.Time   // when a guest's packets last came from somewhere new
 	link     *link.Link
 	binding  *mobility.Binding
 	session  *ike.Session
@@ -62,23 +64,31 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 	})
 }
 
-// lookup finds the user whose raw public key was shown.
-func (s *Server) lookup(_ ike.Identity, key ed25519.PublicKey) (*ike.Peer, error) {
+// A finder finds a peer's user again, who may have been removed meanwhile.
+type finder func() (*User, error)
+
+// lookup finds the user whose raw public key was shown, or the guest that
+// claims an identity.
+func (s *Server) lookup(id ike.Identity, key ed25519.PublicKey) (*ike.Peer, error) {
 	if key == nil {
-		return nil, errors.New("only raw public keys are known here")
+		return s.lookupGuest(id)
 	}
-	u, err := s.c.Lookup(key)
+	find := finder(func() (*User, error) { return s.c.Lookup(key) })
+	u, err := find()
 	if err != nil {
 		return nil, err
 	}
-	return &ike.Peer{Name: u.Name, PublicKey: key}, nil
+	return &ike.Peer{Name: u.Name, PublicKey: key, Data: find}, nil
 }
 
 // assign gives a user its inner addresses and names the server's own.
 func (s *Server) assign(p *ike.Peer, request ike.Configuration) (ike.Configuration, error) {
-	u, err := s.c.Lookup(p.PublicKey)
+	u, err := p.Data.(finder)()
 	if err != nil {
 		return nil, err
+	}
+	if !wantsHomeAgent(request) && p.PublicKey == nil {
+		return s.assignGuest(u, request)
 	}
 	var reply ike.Configuration
 	if u.Inner4.IsValid() && s.gateway4.IsValid() {
@@ -116,6 +126,8 @@ func (s *Server) ikeEvents(now time.Time) {
 			s.childCreated(e.Session, ev.Child)
 		case ike.ChildDeleted:
 			s.childDeleted(ev.InboundSPI)
+		case ike.Alive:
+			s.guestAlive(e.Session)
 		case ike.Closed:
 			s.sessionClosed(now, e.Session, ev.Err)
 		}
@@ -126,8 +138,12 @@ func (s *Server) ikeEvents(now time.Time) {
 // requests by the carrier in use.
 func (s *Server) sendIKE(of *ike.Session, e ike.Send) {
 	c, ok := e.Path.(transports.Carrier)
+	p := s.sessions[of]
+	if ok && !e.Retransmission && p != nil && p.guest.Load() {
+		// A new authentic request: the peer is where it came from.
+		s.guestAt(p, c)
+	}
 	if !ok {
-		p := s.sessions[of]
 		if p == nil {
 			return
 		}
@@ -145,7 +161,8 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 	if s.c.Joined != nil {
 		s.c.Joined(e.Peer.Name)
 	}
-	u, err := s.c.Lookup(e.Peer.PublicKey)
+	find := e.Peer.Data.(finder)
+	u, err := find()
 	if err != nil { // removed in this very moment
 		session.Delete(now)
 		return
@@ -158,6 +175,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 			Table:        &s.table,
 			Deliver:      func(pkts [][]byte) { s.deliver(p, pkts) },
 			Registration: func(ip []byte, c transports.Carrier, size int) { s.registrationIn(p, ip, c, size) },
+			Elsewhere:    s.elsewhere(p, e.Peer),
 			MTU:          tunnel.InnerMTU,
 		})
 		s.peers[u.Name] = p
@@ -166,8 +184,13 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		s.dropChildren(p.session)
 		delete(s.sessions, p.session)
 	}
-	p.user, p.key, p.session, p.orphaned = u, e.Peer.PublicKey, session, time.Time{}
+	p.user, p.find, p.session, p.orphaned = u, find, session, time.Time{}
+	p.guest.Store(!wantsHomeAgent(e.Configuration))
 	s.sessions[session] = p
+	if p.guest.Load() {
+		s.guestEstablished(now, p, e.Configuration)
+		return
+	}
 	home, agent := s.home(u)
 	p.binding = mobility.NewBinding(mobility.BindingConfig{
 		HomeAddress:  home,
@@ -256,7 +279,7 @@ const reviewEvery = 10 * time.Second
 // review ends the links of clients that may not come in any more.
 func (s *Server) review(now time.Time) {
 	for _, p := range s.peers {
-		if u, err := s.c.Lookup(p.key); err == nil && u.Name == p.user.Name {
+		if u, err := p.find(); err == nil && u.Name == p.user.Name {
 			continue
 		}
 		s.log.Info("client removed", slog.String("user", p.user.Name))
@@ -300,6 +323,10 @@ func (s *Server) deliver(p *peer, pkts [][]byte) {
 			p.spoofed.Add(1)
 		}
 	}
+	if p.guest.Load() {
+		s.guests.Input(ok)
+		return
+	}
 	s.stack.Input(ok)
 }
 
@@ -322,7 +349,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		return
 	}
 	s.owner.Offer(func(now time.Time) {
-		if p.session == nil {
+		if p.session == nil || p.binding == nil {
 			return
 		}
 		p.credit = 2 * size
@@ -343,7 +370,10 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 
 // setAlarm has p looked at again when it wants to be.
 func (s *Server) setAlarm(p *peer) {
-	t := p.binding.NextTimeout()
+	var t time.Time
+	if p.binding != nil {
+		t = p.binding.NextTimeout()
+	}
 	if !p.orphaned.IsZero() {
 		t = earliest(t, p.orphaned.Add(orphanTime))
 	}

@@ -79,5 +79,11 @@ func (s *Server) listen() (*ports, error) {
 		}
 		p.add(u.Serve, u.Close)
 	}
+	if s.c.Guests != nil {
+		if err := s.listenGuests(p); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
 	return p, nil
 }

@@ -27,6 +27,7 @@ type Server struct {
 	owner     *owner.Owner
 	ports     *ports
 	stack     *tunnel.Stack
+	guests    *tunnel.Stack // stands for all hosts outside, for clients that are not godwit; may be nil
 	gateway4  netip.Addr
 	gateway6  netip.Addr
 	responder *ike.Responder
@@ -96,6 +97,11 @@ func New(c Config) (*Server, error) {
 		return nil, err
 	}
 	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: tunnel.InnerMTU, Output: s.output, NoOffload: c.NoOffload, Logger: s.log})
+	if err == nil && c.Guests != nil {
+		if err = s.newGuests(inner); err != nil {
+			s.stack.Close()
+		}
+	}
 	if err != nil {
 		s.ports.close()
 		return nil, err
@@ -110,6 +116,7 @@ func (s *Server) Addr() netip.AddrPort { return s.ports.addr }
 func (s *Server) Close() error {
 	s.ports.close()
 	s.stack.Close()
+	s.closeGuests()
 	return nil
 }
 
@@ -161,6 +168,7 @@ func (s *Server) Run(ctx context.Context) error {
 	err := context.Cause(ctx)
 	s.ports.close()
 	s.stack.Close()
+	s.closeGuests()
 	for _, p := range s.peers {
 		p.link.Close()
 	}
@@ -180,8 +188,10 @@ func (s *Server) act(now time.Time) time.Time {
 			s.removePeer(p)
 			continue
 		}
-		p.binding.Advance(now)
-		s.bindingActions(now, p)
+		if p.binding != nil {
+			p.binding.Advance(now)
+			s.bindingActions(now, p)
+		}
 	}
 	next := earliest(s.responder.NextTimeout(), s.alarms.next())
 	if len(s.peers) == 0 {
@@ -241,7 +251,7 @@ func (s *Server) Closed(c transports.Carrier, err error) {
 	s.owner.Post(func(now time.Time) {
 		held := s.carriers[id]
 		delete(s.carriers, id)
-		if held.p != nil {
+		if held.p != nil && held.p.binding != nil {
 			held.p.binding.Closed(now, id)
 			s.bindingActions(now, held.p)
 		}

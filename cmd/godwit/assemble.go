@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
@@ -17,6 +18,7 @@ import (
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/server"
+	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
@@ -50,6 +52,45 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6}, nil
 		},
 	}
+}
+
+// guestsConfig turns the table [ikev2] into what package server takes; nil if
+// there is none.
+func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, error) {
+	k := d.Config.IKEv2
+	if k == nil {
+		return nil, nil
+	}
+	id, err := ike.ParseIdentity(k.Identity)
+	if err != nil {
+		return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Path() + ", server.toml, [ikev2], identity", Do: "write the server's domain name", Err: err}
+	}
+	return &server.Guests{
+		Identity: id,
+		Listen:   k.Listen,
+		DNS:      k.DNS,
+		Lookup: func(id ike.Identity) (*server.User, error) {
+			r, err := d.LookupUser(id.String(), time.Now())
+			if err != nil && id.Type == ike.IDKeyID {
+				// Some clients send any name as opaque bytes.
+				r, err = d.LookupUser(string(id.Data), time.Now())
+			}
+			if err != nil {
+				return nil, err
+			}
+			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6, PSK: ike.Secret(r.PSK)}, nil
+		},
+		Router: &egress.Router{
+			Policy:   egressPolicy(d),
+			Resolver: netip.AddrPortFrom(config.SystemResolver(), 53),
+			Logger:   logger,
+		},
+	}, nil
+}
+
+// egressPolicy is what clients may reach.
+func egressPolicy(d *config.ServerDir) egress.Policy {
+	return egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}
 }
 
 // clientConfig turns a client's folder into what package client takes.

@@ -37,9 +37,12 @@ func newServerRun() *cobra.Command {
 		}
 		d.Logger = logger
 		sc := serverConfig(d, logger)
-		policy := egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}
+		policy := egressPolicy(d)
 		sc.Egress = (&egress.Dialer{Policy: policy}).DialContext
 		sc.Datagrams = &egress.Datagrams{Policy: policy, Logger: logger}
+		if sc.Guests, err = guestsConfig(d, logger); err != nil {
+			return err
+		}
 		ctx, cancel := context.WithCancel(cmd.Context())
 		joined, written := recordJoined(ctx, d, logger)
 		defer func() { cancel(); <-written }()

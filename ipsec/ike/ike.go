@@ -122,6 +122,8 @@ type Peer struct {
 	PSK       Secret            // for shared keys
 	// Local is what we call ourselves to this peer; Config.Local if it is nil.
 	Local *Identity
+	// Data is the caller's own.
+	Data any
 }
 
 // A ResponderConfig makes a Responder.

@@ -43,8 +43,28 @@ func gatewayNetwork(t *testing.T, c netns.Config) *netns.Network {
 	n := netns.New(t, c)
 	n.Server.Forward()
 	n.Target.Route(netip.MustParsePrefix(pool4), netip.MustParseAddr("192.0.2.1"), "eth0", 0)
-	n.Target.Serve(net.JoinHostPort(netns.TargetIPv4.String(), echoPort), func(c net.Conn) { _, _ = io.Copy(c, c) })
+	echoTarget(n)
 	return n
+}
+
+// echoTarget makes the target send back what it gets by TCP and UDP.
+func echoTarget(n *netns.Network) {
+	n.Target.Serve(echoAddress, func(c net.Conn) { _, _ = io.Copy(c, c) })
+	echoUDP(n.Target.ListenPacket("udp", echoAddress))
+}
+
+// echoUDP sends datagrams back until the socket is closed.
+func echoUDP(pc net.PacketConn) {
+	go func() {
+		b := make([]byte, 1<<16)
+		for {
+			n, from, err := pc.ReadFrom(b)
+			if err != nil {
+				return
+			}
+			_, _ = pc.WriteTo(b[:n], from)
+		}
+	}()
 }
 
 // A client is a godwit client of a gateway.

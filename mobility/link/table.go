@@ -113,6 +113,9 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		p.credit.Add(3 * int64(size))
 		l.wake()
 	}
+	if !current && l.c.Elsewhere != nil {
+		l.c.Elsewhere(c)
+	}
 	l.packetsReceived.Add(uint64(authentic))
 	bytes := 0
 	for _, ip := range opened {
