@@ -196,6 +196,16 @@ func profileFlag(cmd *cobra.Command) *string {
 	return file
 }
 
+// lifetimeFlags adds the hidden flags that tests shorten the lives of SAs with;
+// zero means the default, negative never.
+func lifetimeFlags(cmd *cobra.Command) (ike, child *time.Duration) {
+	ike = cmd.Flags().Duration("ike-lifetime", 0, "age at which this end rekeys the IKE SA")
+	child = cmd.Flags().Duration("child-lifetime", 0, "age at which this end rekeys a Child SA")
+	_ = cmd.Flags().MarkHidden("ike-lifetime")
+	_ = cmd.Flags().MarkHidden("child-lifetime")
+	return ike, child
+}
+
 // profile writes a CPU profile to file until stop; nothing if file is empty.
 func profile(file string) (stop func(), err error) {
 	if file == "" {

@@ -37,6 +37,7 @@ func newClientRun() *cobra.Command {
 	listen := cmd.Flags().String("listen", "", "ADDR:PORT of the proxy (default as client.toml says: 127.0.0.1:1080)")
 	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
 	profiled := profileFlag(cmd)
+	ikeLife, childLife := lifetimeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		stop, err := setUp(*profiled)
 		if err != nil {
@@ -64,7 +65,7 @@ func newClientRun() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runClient(cmd, d, logger)
+		return runClient(cmd, d, logger, func(c *client.Config) { c.IKELifetime, c.ChildLifetime = *ikeLife, *childLife })
 	}
 	return cmd
 }
@@ -80,8 +81,9 @@ func splitList(s string) []string {
 	return list
 }
 
-// runClient runs a client with its proxy and its control socket.
-func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) error {
+// runClient runs a client with its proxy and its control socket; adjust does
+// what flags say.
+func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config)) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 
@@ -101,6 +103,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger) err
 	if err != nil {
 		return err
 	}
+	adjust(&cc)
 	stopWatching := watchNetwork(ctx, &cc, logger)
 	defer stopWatching()
 	c, err := client.New(cc)

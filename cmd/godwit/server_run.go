@@ -21,6 +21,7 @@ func newServerRun() *cobra.Command {
 	}
 	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
 	profiled := profileFlag(cmd)
+	ikeLife, childLife := lifetimeFlags(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		stop, err := setUp(*profiled)
 		if err != nil {
@@ -40,6 +41,7 @@ func newServerRun() *cobra.Command {
 		policy := egressPolicy(d)
 		sc.Egress = (&egress.Dialer{Policy: policy}).DialContext
 		sc.Datagrams = &egress.Datagrams{Policy: policy, Logger: logger}
+		sc.IKELifetime, sc.ChildLifetime = *ikeLife, *childLife
 		if sc.Guests, err = guestsConfig(d, logger); err != nil {
 			return err
 		}

@@ -101,9 +101,9 @@ func pskClient(t *testing.T, h *netns.Host) *client {
 }
 
 // run runs the client until it is ready.
-func (c *client) run() {
+func (c *client) run(args ...string) {
 	c.t.Helper()
-	c.Process = c.host.Start(godwit, "client", "run", "--dir", c.dir)
+	c.Process = c.host.Start(godwit, append([]string{"client", "run", "--dir", c.dir}, args...)...)
 	if err := c.Stdout.Expect(within(c.t, time.Minute), "ready"); err != nil {
 		c.t.Fatalf("godwit client run: %v", err)
 	}

@@ -25,7 +25,7 @@ type server struct {
 
 // startServer sets a server up with a user for the shared key, and runs it. The
 // lines go into its table [ikev2].
-func startServer(t *testing.T, n *netns.Network, lines string) *server {
+func startServer(t *testing.T, n *netns.Network, lines string, args ...string) *server {
 	t.Helper()
 	s := &server{t: t, host: n.Server, dir: t.TempDir()}
 	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
@@ -39,7 +39,7 @@ func startServer(t *testing.T, n *netns.Network, lines string) *server {
 		t.Fatal(err)
 	}
 	s.must(sharedKey, "user", "add", "carol", "--id", clientName, "--secret-stdin")
-	s.Process = s.host.Start(godwit, "server", "run", "--dir", s.dir, "--log-level", "debug")
+	s.Process = s.host.Start(godwit, append([]string{"server", "run", "--dir", s.dir, "--log-level", "debug"}, args...)...)
 	if err := s.Stdout.Expect(within(t, time.Minute), "ready"); err != nil {
 		t.Fatal(err)
 	}

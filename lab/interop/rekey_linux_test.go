@@ -1,0 +1,154 @@
+//go:build netns
+
+package interop
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"net"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/godwit-net/godwit/lab/netns"
+)
+
+type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
+
+// bulk sends at least size bytes through one connection to the target, which
+// sends them back, goes on until enough gives true, and compares sums.
+func bulk(t *testing.T, ctx context.Context, dial dialFunc, size int64, enough func() bool) {
+	t.Helper()
+	conn, err := dial(ctx, "tcp", echoAddress)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
+	sum, back := sha256.New(), sha256.New()
+	var final atomic.Int64 // how many bytes there will be, before the last of them is written
+	written := make(chan error, 1)
+	go func() {
+		b := make([]byte, 1<<20)
+		rand.Read(b)
+		var err error
+		for total := int64(0); err == nil && final.Load() == 0; {
+			b[total>>20%int64(len(b))]++
+			sum.Write(b)
+			if total += int64(len(b)); total >= size && enough() {
+				final.Store(total)
+			}
+			_, err = conn.Write(b)
+		}
+		written <- err
+	}()
+	b := make([]byte, 1<<16)
+	got := int64(0)
+	for err == nil && (final.Load() == 0 || got < final.Load()) {
+		var n int
+		n, err = conn.Read(b)
+		back.Write(b[:n])
+		got += int64(n)
+	}
+	conn.SetDeadline(time.Now().Add(time.Second))
+	if werr := <-written; werr != nil || err != nil || got != final.Load() {
+		t.Fatalf("%d of %d bytes came back: %v, %v", got, final.Load(), err, werr)
+	}
+	if string(back.Sum(nil)) != string(sum.Sum(nil)) {
+		t.Error("the sums differ")
+	}
+	t.Logf("%d MB each way", got/1000/1000)
+}
+
+// Lines for strongSwan that make it rekey both SAs every five seconds.
+const (
+	shortIKE   = "rekey_time = 5s\n    over_time = 60s\n    rand_time = 0s"
+	shortChild = "rekey_time = 5s\n        life_time = 60s\n        rand_time = 0s"
+)
+
+// rekeyings counts the SAs that strongSwan made in place of others.
+func (c *charon) rekeyings() (ike, child int) {
+	for line := range strings.SplitSeq(c.log(), "\n") {
+		if strings.Contains(line, "IKE_SA rw[") && strings.Contains(line, "rekeyed between") {
+			ike++
+		}
+		if strings.Contains(line, "CHILD_SA net{") && strings.Contains(line, "established with SPIs") {
+			child++
+		}
+	}
+	return ike, child - 1
+}
+
+// rekeyed tells whether both SAs have been rekeyed often enough.
+func (c *charon) rekeyed() bool {
+	ike, child := c.rekeyings()
+	return ike >= 2 && child >= 2
+}
+
+const bulkSize = 200 * 1000 * 1000
+
+// who shortens the lives of SAs.
+var rekeyers = []struct {
+	name             string
+	strongSwan, ours bool
+}{
+	{"by strongSwan", true, false},
+	{"by godwit", false, true},
+	{"by both", true, true},
+}
+
+// 200 MB and more go each way through the client while both SAs are rekeyed,
+// by either side and by both at once.
+func TestClientRekeys(t *testing.T) {
+	for _, tt := range rekeyers {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := within(t, 3*time.Minute)
+			n := gatewayNetwork(t, netns.Config{})
+			s := strongSwan{gateway: true}
+			args := []string{"--ike-lifetime=-1s", "--child-lifetime=-1s"}
+			if tt.strongSwan {
+				s.connection, s.child = shortIKE, shortChild
+			}
+			if tt.ours {
+				args = []string{"--ike-lifetime=5s", "--child-lifetime=5s"}
+			}
+			gw := startCharon(t, n.Server, s)
+			c := pskClient(t, n.Clients[0].Host)
+			c.run(args...)
+			bulk(t, ctx, c.DialContext, bulkSize, gw.rekeyed)
+			ike, child := gw.rekeyings()
+			t.Logf("%d IKE SAs and %d Child SAs rekeyed", ike, child)
+			if s := c.status(); s.State != "connected" {
+				t.Errorf("status: %+v", s)
+			}
+		})
+	}
+}
+
+// The same with strongSwan as the road warrior.
+func TestServerRekeys(t *testing.T) {
+	for _, tt := range rekeyers {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx := within(t, 3*time.Minute)
+			n := serverNetwork(t, netns.Config{})
+			var s strongSwan
+			args := []string{"--ike-lifetime=-1s", "--child-lifetime=-1s"}
+			if tt.strongSwan {
+				s.connection, s.child = shortIKE, shortChild
+			}
+			if tt.ours {
+				args = []string{"--ike-lifetime=5s", "--child-lifetime=5s"}
+			}
+			startServer(t, n, "", args...)
+			cl := startCharon(t, n.Clients[0].Host, s)
+			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+				t.Fatalf("not connected: %s", out)
+			}
+			bulk(t, ctx, n.Clients[0].DialContext, bulkSize, cl.rekeyed)
+			ike, child := cl.rekeyings()
+			t.Logf("%d IKE SAs and %d Child SAs rekeyed", ike, child)
+		})
+	}
+}
