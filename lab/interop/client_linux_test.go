@@ -94,6 +94,16 @@ func (c *client) write(name, text string) {
 	}
 }
 
+// edit replaces text in the client's settings.
+func (c *client) edit(from, to string) {
+	c.t.Helper()
+	b, err := os.ReadFile(filepath.Join(c.dir, "client.toml"))
+	if err != nil || !strings.Contains(string(b), from) {
+		c.t.Fatalf("%v: no %q in %q", err, from, b)
+	}
+	c.write("client.toml", strings.Replace(string(b), from, to, 1))
+}
+
 // pskClient is a client with the shared key.
 func pskClient(t *testing.T, h *netns.Host) *client {
 	t.Helper()

@@ -32,7 +32,9 @@ const (
 
 // A strongSwan is what one charon is to be. Empty fields take the defaults.
 type strongSwan struct {
-	gateway bool // answers; otherwise it initiates to the server
+	gateway bool   // answers; otherwise it initiates to the server
+	server  string // that an initiator dials; the network's by default
+	port    int    // 4500 by default
 
 	local, remote string            // lines of the sections local and remote; a shared key by default
 	secrets       string            // of the section secrets; the shared key by default
@@ -204,7 +206,12 @@ swanctl {
 // swanctl is swanctl.conf.
 func (s strongSwan) swanctl() string {
 	local, remote := clientName, gatewayName
-	way := "remote_addrs = " + netns.ServerIPv4.String() + "\n    remote_port = 4500\n    local_port = 4500\n    vips = 0.0.0.0\n    keyingtries = 1"
+	port := s.port
+	if port == 0 {
+		port = 4500
+	}
+	way := fmt.Sprintf("remote_addrs = %s\n    remote_port = %d\n    local_port = %d\n    vips = 0.0.0.0\n    keyingtries = 1",
+		orDefault(s.server, netns.ServerIPv4.String()), port, port)
 	ts := "remote_ts = 0.0.0.0/0"
 	pools := ""
 	if s.gateway {
