@@ -183,6 +183,10 @@ func (c *Client) carrierOpened(now time.Time, ca *carrier, opened transports.Car
 		if ca.desc.Encapsulation == "" {
 			ca.desc = opened.Describe()
 		}
+		if c.registrar != nil {
+			c.registrar.Ready(now, ca.id)
+			c.registrarActions(now)
+		}
 		if c.foreign != nil {
 			c.foreignOpened(now, ca)
 		}

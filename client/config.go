@@ -55,4 +55,8 @@ type Config struct {
 	// LocalAddress gives the source address that packets to remote would have
 	// now. Default: the system's choice.
 	LocalAddress func(remote netip.Addr) (netip.Addr, error)
+	// HasAddress tells whether a is an address of this host, so that packets can
+	// still leave from it. Nil: nothing is known, and after a change of network
+	// the old one counts as gone.
+	HasAddress func(a netip.Addr) bool
 }

@@ -265,6 +265,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		PaddedSize:     func(transports.Name) int { return c.link.FullSize() },
 		NextID:         c.newID,
 		ReceiveState:   c.link.ReceiveState,
+		Usable:         c.usable,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {
@@ -278,7 +279,9 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	c.inner.Store(in)
 	// What was ready belongs to a server that may have forgotten it.
 	c.pool.Flush()
-	c.pool.Fill()
+	if in.resolver == nil {
+		c.pool.Fill()
+	}
 	c.log.Info("connected", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
 	c.becomeReady()
 }

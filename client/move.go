@@ -101,6 +101,11 @@ func (c *Client) use(a mobility.Use) {
 		return
 	}
 	before := c.link.Carrier()
+	if a.Provisional {
+		c.link.UseProvisionally(ca.open, a.Since)
+		c.inner.Load().stack.Resume()
+		return
+	}
 	// This end asked for the path and an answer came by it: nobody else can be
 	// hurt by what is sent there.
 	c.link.Use(ca.open, true, 0)
@@ -109,7 +114,8 @@ func (c *Client) use(a mobility.Use) {
 	}
 	if c.reply != nil && c.replayed != c.reply.Number {
 		c.replayed = c.reply.Number
-		c.replay(c.reply)
+		// The reply's state is that of when the request got there.
+		c.replay(c.reply, time.Now().Add(-a.RTT))
 	}
 	// A request that the old path swallowed need not wait for its timer.
 	if c.session != nil {
@@ -124,12 +130,12 @@ func (c *Client) use(a mobility.Use) {
 
 // replay sends again what the server has not received. A climb leaves a path
 // that works: what is under way there arrives.
-func (c *Client) replay(r *regmsg.Reply) {
+func (c *Client) replay(r *regmsg.Reply, asked time.Time) {
 	if h := c.registrar.History(); len(h) == 0 || h[len(h)-1].Trigger == mobility.TriggerClimb {
 		return
 	}
 	c.inner.Load().stack.Resume()
-	c.link.Replay(r.Received)
+	c.link.Replay(r.Received, asked)
 }
 
 // silent is called when data has been unanswered for too long.
@@ -178,6 +184,13 @@ func (c *Client) changed(now time.Time) {
 		return
 	}
 	c.registrar.Start(now, mobility.TriggerAddress)
+}
+
+// usable holds while packets may still leave by the carrier in use although the
+// way to the server is another now.
+func (c *Client) usable() bool {
+	at := c.registrar.Current().Local.Addr()
+	return c.c.HasAddress != nil && at.IsValid() && c.c.HasAddress(at.Unmap())
 }
 
 // changedEarly is changed while there is no link yet.

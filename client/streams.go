@@ -28,7 +28,7 @@ const (
 )
 
 // Errors of Dial; those of the target are the socks package's.
-var errNotConnected = fmt.Errorf("no link to the server yet")
+var errNotConnected = errors.New("no link to the server yet")
 
 // Dial connects through the tunnel to host:port; a name is resolved at the
 // server, or by the name servers that a gateway handed out. network must be tcp, tcp4 or tcp6. Before the link is up it waits
@@ -64,17 +64,34 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 		}
 		return early, nil
 	}
-	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
-	err = socks.Connect(conn, address)
-	if !stop() && err == nil {
-		err = ctx.Err()
+	err = connect(ctx, conn, address)
+	var refused *socks.ReplyError
+	if err != nil && !errors.As(err, &refused) && ctx.Err() == nil {
+		// A connection that was ready may lead to a server that was restarted
+		// since. Nothing of the application's has been sent on it.
+		if conn, err = c.dialService(ctx); err == nil {
+			err = connect(ctx, conn, address)
+		}
 	}
 	c.reached.learn(address, err)
 	if err != nil {
-		conn.Close()
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
 	return conn, nil
+}
+
+// connect asks the service at the other end of conn for address and closes conn
+// if that fails.
+func connect(ctx context.Context, conn net.Conn, address string) error {
+	stop := context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })
+	err := socks.Connect(conn, address)
+	if !stop() && err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		conn.Close()
+	}
+	return err
 }
 
 // dialService connects to the SOCKS5 service inside the tunnel.

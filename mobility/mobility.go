@@ -88,6 +88,13 @@ type Use struct {
 	// then, and until Validate, no more than three times what was received may
 	// be sent (RFC 9000, Section 8.1).
 	Validated bool
+	// Provisional, at a Registrar, says that no answer has come by this carrier
+	// yet: it is only the likeliest to work, where the one before works no more.
+	// What is sent by it may be lost; the reply's receive state will tell.
+	Provisional bool
+	// Since, of a provisional one that follows another, is when data began to
+	// leave by that other, which has not answered; zero: there was none.
+	Since time.Time
 }
 
 // Validate says that the peer receives at the carrier's address.

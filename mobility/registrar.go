@@ -38,6 +38,11 @@ type RegistrarConfig struct {
 	// first; 2 s by default. Three round trips are granted if that is longer.
 	SettleTime time.Duration
 
+	// Usable says whether the carrier in use may still work although the point
+	// of attachment changed; nil means that it does not. While it may, data
+	// stays on it until an answer has come by another.
+	Usable func() bool
+
 	// ClientDecides lets the client choose by its own order of preference
 	// instead of following the server's replies.
 	ClientDecides bool
@@ -86,6 +91,7 @@ type carrier struct {
 	name   transports.Name
 	round  uint32 // the registration that it belongs to; 0: adopted, and in none yet
 	opened bool   // its addresses are known
+	ready  bool   // it takes data
 	desc   transports.Description
 
 	asked  time.Time // when it was opened; for the first patience
@@ -204,6 +210,7 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 		}
 	}
 	delete(r.carriers, id)
+	r.unprovide(now, id)
 	if rd := r.round; rd != nil && rd.probe && !rd.rec.Done && !slices.ContainsFunc(rd.slots, func(s *slot) bool { return s.id != 0 }) {
 		r.end(now) // nothing left to wait for
 	}

@@ -55,6 +55,14 @@ type round struct {
 	answered time.Time // the first reply to a padded copy
 	settleAt time.Time // end, once answered
 
+	// broken says that what carried the data is known to work no more. Then
+	// data leaves provisionally by the likeliest carrier, right behind its copy.
+	broken      bool
+	provisional CarrierID // 0: none
+	provided    bool      // there was one
+	shiftTo     CarrierID // takes over at shiftAt if nothing has answered by then
+	shiftAt     time.Time // zero: none does
+
 	up, down transports.Name // as selected by the reply with the highest revision
 	upID     CarrierID       // the very carrier, once its own reply said so
 
@@ -110,6 +118,12 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	r.identification++
 	rd := &round{number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
 		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
+	switch t {
+	case TriggerSilence, TriggerSocket:
+		rd.broken = true
+	case TriggerAddress:
+		rd.broken = r.cfg.Usable == nil || !r.cfg.Usable()
+	}
 	r.round = rd
 	r.history = append(r.history, rd.rec)
 	if n := len(r.history) - HistorySize; n > 0 {
@@ -391,6 +405,7 @@ func (r *Registrar) NextTimeout() (t time.Time) {
 	if rd.rec.Done {
 		return t
 	}
+	earliest(rd.shiftAt)
 	earliest(r.endAt())
 	for _, s := range rd.slots {
 		earliest(s.reopenAt)
@@ -460,6 +475,12 @@ func (r *Registrar) Advance(now time.Time) {
 	}
 	if rd.rec.Done {
 		return
+	}
+	if due(rd.shiftAt) {
+		rd.shiftAt = time.Time{}
+		if c := r.carriers[rd.shiftTo]; rd.answered.IsZero() && r.slotOf(c) != nil {
+			r.provide(c)
+		}
 	}
 	for _, s := range rd.slots {
 		c := r.carriers[s.id]

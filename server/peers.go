@@ -405,7 +405,7 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			if r := p.request; r != nil && !r.Probe && p.replayed != r.Identification {
 				p.replayed = r.Identification
 				s.stack.Resume()
-				p.link.Replay(r.Received)
+				p.link.Replay(r.Received, time.Time{})
 			}
 		case mobility.Validate:
 			if c := s.carriers[a.ID].Carrier; c != nil {

@@ -169,7 +169,7 @@ func watchNetwork(ctx context.Context, c *client.Config, logger *slog.Logger) (s
 		return func() {}
 	}
 	changes, done := make(chan struct{}, 1), make(chan struct{})
-	c.Changes, c.LocalAddress = changes, netwatch.LocalAddress
+	c.Changes, c.LocalAddress, c.HasAddress = changes, netwatch.LocalAddress, netwatch.HasAddress
 	go func() {
 		defer close(done)
 		for e := range w.Events() {

@@ -202,8 +202,8 @@ func TestMoveWhereUDPPasses(t *testing.T) {
 				}
 				out, in := lab.Rounds(farAt.Sub(rreq), r)-0.5, lab.Rounds(nearAt.Sub(rreq), r)
 				t.Logf("after the RREQ left: client data again at %.2f R, server data arrives at %.2f R", out, in)
-				if out > 1.0 {
-					t.Errorf("the client sends data again %.2f round trips after the RREQ left, want 1.0 or sooner", out)
+				if out > 0.1 {
+					t.Errorf("the client sends data again %.2f round trips after the RREQ left, want with the next message", out)
 				}
 				if in > 1.0 {
 					t.Errorf("server data arrives %.2f round trips after the RREQ left, want 1.0 or sooner", in)
@@ -233,8 +233,8 @@ func TestMoves(t *testing.T) {
 		encapsulation string
 		out, in       float64 // round trips until data moves again, DESIGN.md, Section 7
 	}{
-		{"udp", nil, "udp", 1, 1},
-		{"only tcp", lab.OnlyTCP, "tcp", 2, 2},
+		{"udp", nil, "udp", 0, 1},
+		{"only tcp", lab.OnlyTCP, "tcp", 1, 2},
 		{"only tls", lab.OnlyTLS443, "websocket", 3, 3},
 	} {
 		t.Run(step.name, func(t *testing.T) {
@@ -257,15 +257,16 @@ func TestMoves(t *testing.T) {
 				nearAt, farAt := d.since(moved, moved.Add(r/2))
 				out, in := lab.Rounds(farAt.Sub(moved), r)-0.5, lab.Rounds(nearAt.Sub(moved), r)
 				t.Logf("client data again at %.2f R, server data arrives at %.2f R", out, in)
-				if out > step.out || in > step.in {
+				// Messages are a tenth of a round trip apart.
+				if out > step.out+0.1 || in > step.in+0.1 {
 					t.Errorf("want %.1f and %.1f", step.out, step.in)
 				}
 				if n := after.IKESent + after.IKEReceived - before.IKESent - before.IKEReceived; n != 0 {
 					t.Errorf("%d IKE messages in the move, want none", n)
 				}
 				last := after.Registrations[len(after.Registrations)-1]
-				if got := lab.Rounds(time.Duration(last.DurationMs*float64(time.Millisecond)), r); got > step.out {
-					t.Errorf("the registration took %.2f round trips, want %.1f", got, step.out)
+				if got := lab.Rounds(time.Duration(last.DurationMs*float64(time.Millisecond)), r); got > step.in {
+					t.Errorf("the registration took %.2f round trips, want %.1f", got, step.in)
 				}
 
 				w.cell.SetFirewall(nil)

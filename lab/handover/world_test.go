@@ -19,6 +19,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -204,6 +205,7 @@ func (w *world) join(name string, number byte) *mobile {
 		PrivateKey:   private,
 		Changes:      h.Changes(),
 		LocalAddress: h.LocalAddress,
+		HasAddress:   func(a netip.Addr) bool { return slices.Contains(h.Addresses(), a) },
 
 		NoOffload:     !*offload,
 		IKELifetime:   w.ikeLife,

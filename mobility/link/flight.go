@@ -6,6 +6,7 @@ import (
 
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
 
@@ -45,6 +46,8 @@ type sent struct {
 	first  uint64 // sequence number of the first ESP packet
 	n      int    // ESP packets
 	mtu    int    // that the inner packet was cut to
+	by     transports.Carrier
+	at     int64 // when it was sealed, Unix nanoseconds
 }
 
 // add keeps e and takes its packet over; the oldest give way.
@@ -67,7 +70,7 @@ func (f *flight) add(e sent) {
 	f.ring[(f.head+f.count)&(len(f.ring)-1)] = e
 	f.count++
 	f.bytes += e.packet.Len()
-	f.last = time.Now()
+	f.last = time.Unix(0, e.at)
 	if !f.armed {
 		f.armed = true
 		if f.timer == nil {
@@ -133,34 +136,99 @@ func (f *flight) stop() {
 	}
 }
 
+// A replay is an order to send again.
+type replay struct {
+	// Exact: what state says has not arrived. What was sent by the carrier in use
+	// after since is still on its way.
+	state regmsg.ReceiveState
+	since int64 // Unix nanoseconds; 0: nothing is on its way
+
+	// Blind, with state.SPI zero: what was sent after since by other carriers, up
+	// to limit bytes of inner packets.
+	limit int
+}
+
+const (
+	// blindBytes is how much is sent again, without knowing whether it arrived,
+	// by a carrier that has brought nothing yet: an initial window of ten full
+	// segments (RFC 6928).
+	blindBytes = 14600
+	// holeBytes is the same for what went into a hole, as far as one can know, by
+	// a carrier that has proven its path by a handshake.
+	holeBytes = 1 << 20
+)
+
 // Replay has everything sent again, by the carrier in use, that the other end
-// has not received according to its state, before what is queued. It is called
-// once for each move, after Use.
-func (l *Link) Replay(state regmsg.ReceiveState) {
+// has not received according to its state, before what is queued. What was sent
+// by that carrier itself after the state was asked for, at asked, is on its way
+// and left alone; the zero time stands for a state that was not asked for by
+// this carrier. It is called once for each move, after Use.
+func (l *Link) Replay(state regmsg.ReceiveState, asked time.Time) {
 	if state.SPI == 0 {
 		return
 	}
-	l.replay.Store(&state)
+	o := &replay{state: state}
+	if !asked.IsZero() {
+		o.since = asked.UnixNano()
+	}
+	l.order(o)
+}
+
+func (l *Link) order(o *replay) {
+	l.replay.Store(o)
 	l.replays.Add(1)
 	l.queue.Wake()
 	l.wake()
 }
 
-// replayNow does what Replay asked for. It runs on the pump, and says whether
-// there was something to do.
+// UseProvisionally is Use for a carrier by which nothing has been heard yet.
+// What was sent by others after since can hardly have arrived and is sent again
+// at once. With since zero that is so only if the link has been silent for
+// longer than two round trips; then the first few packets are sent again, so
+// that the other end has something to acknowledge.
+func (l *Link) UseProvisionally(c transports.Carrier, since time.Time) {
+	in, rtt := l.life.in.Load(), l.life.rtt.Load()
+	l.Use(c, true, 0)
+	switch {
+	case !since.IsZero():
+		l.order(&replay{since: since.UnixNano(), limit: holeBytes})
+	case in != 0 && time.Now().UnixNano()-in > 2*rtt:
+		l.order(&replay{since: in - rtt, limit: blindBytes})
+	}
+}
+
+// replayNow does what was ordered. It runs on the pump, and says whether there
+// was something to do.
 func (l *Link) replayNow(b *buffers) bool {
-	state := l.replay.Swap(nil)
-	if state == nil {
+	o := l.replay.Swap(nil)
+	if o == nil {
 		return false
 	}
-	arrived := esp.ReceiveState{Highest: state.Highest, Missing: state.Missing}
+	var by transports.Carrier
+	if p := l.path.Load(); p != nil {
+		by = p.carrier
+	}
+	arrived := esp.ReceiveState{Highest: o.state.Highest, Missing: o.state.Missing}
+	blind := 0
 	for _, e := range l.flight.take() {
-		missing := e.missing(state.SPI, arrived)
-		if missing == nil {
-			e.packet.Release()
+		var missing func(i int) bool
+		switch {
+		case e.by == by && o.since != 0 && e.at >= o.since:
+			l.flight.add(e)
 			continue
+		case o.state.SPI == 0 && (e.at < o.since || blind >= o.limit):
+			l.flight.add(e)
+			continue
+		case o.state.SPI == 0:
+			missing = func(int) bool { return true }
+		default:
+			if missing = e.missing(o.state.SPI, arrived); missing == nil {
+				e.packet.Release()
+				continue
+			}
 		}
 		n := len(b.esp)
+		blind += e.packet.Len()
 		l.seal(b, e.packet, e.mtu, missing)
 		l.resent.Add(uint64(len(b.esp) - n))
 		if len(b.sealed) >= flushBytes {

@@ -96,8 +96,8 @@ type Link struct {
 	life   liveness
 	flight flight
 
-	replay  atomic.Pointer[regmsg.ReceiveState] // asked for, not done yet
-	replays atomic.Uint64                       // how often it was asked for
+	replay  atomic.Pointer[replay] // asked for, not done yet
+	replays atomic.Uint64          // how often it was asked for
 
 	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
 	tooBig, resent                                         atomic.Uint64

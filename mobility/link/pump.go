@@ -28,6 +28,7 @@ type buffers struct {
 	segs, esp   [][]byte
 	pkts        []transports.Packet
 	replays     uint64 // Link.replays when the first of sealed was sealed
+	path        *path  // that it was sealed for
 }
 
 var bufferPool = sync.Pool{New: func() any {
@@ -100,7 +101,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		b.segs = kept
 	}
 	if len(b.esp) == 0 {
-		b.replays = l.replays.Load()
+		b.replays, b.path = l.replays.Load(), p
 	}
 	n := len(b.esp)
 	b.sealed, b.esp, err = out.SealBatch(b.sealed, b.segs, b.esp)
@@ -112,7 +113,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		return
 	}
 	low, _ := esp.SequenceLow(b.esp[n])
-	l.flight.add(sent{packet: pkt, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner})
+	l.flight.add(sent{packet: pkt, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner, by: p.carrier, at: time.Now().UnixNano()})
 }
 
 // widen gives the sequence number with these low 32 bits that was the last of
@@ -138,7 +139,7 @@ func (l *Link) flush(b *buffers) {
 		if p == nil {
 			break
 		}
-		if b.replays != l.replays.Load() {
+		if b.replays != l.replays.Load() && b.path.carrier != p.carrier {
 			break
 		}
 		n := p.allow(pkts)
@@ -167,7 +168,7 @@ func (l *Link) flush(b *buffers) {
 		}
 	}
 	clear(b.pkts)
-	b.sealed, b.esp, b.pkts = b.sealed[:0], b.esp[:0], b.pkts[:0]
+	b.sealed, b.esp, b.pkts, b.path = b.sealed[:0], b.esp[:0], b.pkts[:0], nil
 }
 
 // allow says how many of pkts may be sent now and uses up the credit for them.

@@ -141,6 +141,16 @@ func LocalAddress(remote netip.Addr) (netip.Addr, error) {
 	return local, nil
 }
 
+// HasAddress tells whether packets can leave this host from a. Where the system
+// does not say it is taken to be so.
+func HasAddress(a netip.Addr) bool {
+	ps, err := Snapshot()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(ps, func(p netip.Prefix) bool { return p.Addr() == a })
+}
+
 // Snapshot lists the host's addresses that packets can leave from, sorted:
 // those of interfaces that are up, without loopback and link-local ones.
 func Snapshot() ([]netip.Prefix, error) {
