@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -33,6 +34,10 @@ type Config struct {
 	// IKELifetime and ChildLifetime are the ages at which this end rekeys its
 	// SAs; zero means the defaults of package ike, negative never.
 	IKELifetime, ChildLifetime time.Duration
+
+	// KeyLog gets the keys of all SAs, to decrypt captures with; nil in all
+	// ordinary use.
+	KeyLog ike.KeyLog
 
 	// NoOffload has packets of the path's size cross the stack one by one, for
 	// comparison and to look for faults.

@@ -122,6 +122,7 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			Local:      id,
 			PrivateKey: c.c.PrivateKey,
 			NewSPI:     c.table.NewSPI,
+			KeyLog:     c.c.KeyLog,
 
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,

@@ -70,6 +70,7 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			PSK:        g.PSK,
 			PrivateKey: g.PrivateKey,
 			NewSPI:     c.table.NewSPI,
+			KeyLog:     c.c.KeyLog,
 
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,

@@ -49,6 +49,10 @@ type Config struct {
 	// earlier. One that sleeps cannot answer, and shall not lose its SAs for it.
 	IKELifetime, ChildLifetime time.Duration
 
+	// KeyLog gets the keys of all SAs, to decrypt captures with; nil in all
+	// ordinary use.
+	KeyLog ike.KeyLog
+
 	// NoOffload has packets of the path's size cross the stack one by one, for
 	// comparison and to look for faults.
 	NoOffload bool

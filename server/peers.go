@@ -55,6 +55,7 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 			Local:      id,
 			PrivateKey: s.c.PrivateKey,
 			NewSPI:     s.table.NewSPI,
+			KeyLog:     s.c.KeyLog,
 
 			IKELifetime:   s.c.IKELifetime,
 			ChildLifetime: s.c.ChildLifetime,

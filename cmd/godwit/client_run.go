@@ -38,6 +38,7 @@ func newClientRun() *cobra.Command {
 	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
 	profiled := profileFlag(cmd)
 	ikeLife, childLife := lifetimeFlags(cmd)
+	keys := keyLogFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		stop, err := setUp(*profiled)
 		if err != nil {
@@ -65,7 +66,11 @@ func newClientRun() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return runClient(cmd, d, logger, func(c *client.Config) { c.IKELifetime, c.ChildLifetime = *ikeLife, *childLife })
+		return runClient(cmd, d, logger, func(c *client.Config) error {
+			c.IKELifetime, c.ChildLifetime = *ikeLife, *childLife
+			c.KeyLog, err = openKeyLog(*keys, logger)
+			return err
+		})
 	}
 	return cmd
 }
@@ -83,7 +88,7 @@ func splitList(s string) []string {
 
 // runClient runs a client with its proxy and its control socket; adjust does
 // what flags say.
-func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config)) error {
+func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config) error) error {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 
@@ -103,7 +108,9 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	if err != nil {
 		return err
 	}
-	adjust(&cc)
+	if err := adjust(&cc); err != nil {
+		return err
+	}
 	stopWatching := watchNetwork(ctx, &cc, logger)
 	defer stopWatching()
 	c, err := client.New(cc)

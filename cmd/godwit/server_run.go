@@ -22,6 +22,7 @@ func newServerRun() *cobra.Command {
 	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
 	profiled := profileFlag(cmd)
 	ikeLife, childLife := lifetimeFlags(cmd)
+	keys := keyLogFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		stop, err := setUp(*profiled)
 		if err != nil {
@@ -42,6 +43,9 @@ func newServerRun() *cobra.Command {
 		sc.Egress = (&egress.Dialer{Policy: policy}).DialContext
 		sc.Datagrams = &egress.Datagrams{Policy: policy, Logger: logger}
 		sc.IKELifetime, sc.ChildLifetime = *ikeLife, *childLife
+		if sc.KeyLog, err = openKeyLog(*keys, logger); err != nil {
+			return err
+		}
 		if sc.Guests, err = guestsConfig(d, logger); err != nil {
 			return err
 		}

@@ -35,6 +35,10 @@ func (s *Session) has(c *child) bool { return slices.Contains(s.children, c) }
 // addChild keeps a new child and tells the owner.
 func (s *Session) addChild(now time.Time, c *child) {
 	s.children = append(s.children, c)
+	if l := s.c.KeyLog; l != nil && c.Algorithm.Valid() {
+		l.ESP(c.InboundSPI, c.InboundKey, c.Algorithm)
+		l.ESP(c.OutboundSPI, c.OutboundKey, c.Algorithm)
+	}
 	if c.live() {
 		c.rekeyAt = s.soft(now, s.c.ChildLifetime)
 	}

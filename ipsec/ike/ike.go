@@ -94,6 +94,10 @@ type Config struct {
 
 	VendorIDs [][]byte // sent in IKE_SA_INIT
 
+	// KeyLog, if set, gets the keys of each IKE SA and each Child SA. It undoes
+	// all protection and is for debugging alone.
+	KeyLog KeyLog
+
 	IKELifetime   time.Duration // rekey the IKE SA after about this long; 4 h by default, negative never
 	ChildLifetime time.Duration // rekey a Child SA after about this long; 1 h by default, negative never
 
@@ -103,6 +107,15 @@ type Config struct {
 	// RetransmitFor ends the IKE SA when a request had no answer for so long;
 	// 60 s by default, negative never.
 	RetransmitFor time.Duration
+}
+
+// A KeyLog takes keys of SAs, to decrypt captures with. It is called on the
+// session's goroutine and must not keep it long.
+type KeyLog interface {
+	// IKE gets what both ends of an IKE SA encrypt with, salts at the keys' ends.
+	IKE(initiatorSPI, responderSPI uint64, initiatorKey, responderKey Secret, a esp.Algorithm)
+	// ESP gets what one direction of a Child SA is encrypted with.
+	ESP(spi uint32, key Secret, a esp.Algorithm)
 }
 
 // An InitiatorConfig makes a Session that starts the exchange.

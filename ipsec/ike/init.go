@@ -23,7 +23,7 @@ func NewInitiator(c InitiatorConfig, now time.Time) (*Session, error) {
 		c: c.Config, ini: &c, role: RoleInitiator, state: stateInit, rand: entropy{c.Random},
 		allowLocal: c.TSi, allowRemote: c.TSr,
 	}
-	s.sa = &ikeSA{initiator: true, spiI: s.newSPI()}
+	s.sa = &ikeSA{keyLog: c.KeyLog, initiator: true, spiI: s.newSPI()}
 	s.addSA(s.sa)
 	s.first = &firstExchange{ni: s.rand.bytes(nonceLen), group: c.IKEProposals[0].Groups[0]}
 	if s.c.RetransmitFor > 0 {
@@ -208,7 +208,7 @@ func (s *Session) restart(now time.Time, r *request, ps []message.Payload) bool 
 func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Payload, c choice, p message.Proposal, shared []byte, ke *keyExchange, ni []byte) error {
 	s.first = &firstExchange{request: request, ni: ni, nr: s.rand.bytes(nonceLen)}
 	s.learn(ps)
-	s.sa = &ikeSA{spiI: h.InitiatorSPI, spiR: s.newSPI(), nextRecv: 1}
+	s.sa = &ikeSA{keyLog: s.c.KeyLog, spiI: h.InitiatorSPI, spiR: s.newSPI(), nextRecv: 1}
 	out := []message.Payload{
 		&message.SA{Proposals: []message.Proposal{p}},
 		&message.KE{Group: uint16(c.group), Data: ke.public()},

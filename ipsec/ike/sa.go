@@ -22,6 +22,7 @@ func (s saState) String() string {
 
 // An ikeSA is one IKE SA: keys and the two message ID windows of size 1.
 type ikeSA struct {
+	keyLog KeyLog // may be nil
 	// initiator is set when this end is the original initiator of this SA,
 	// which after a rekeying is the end that started the rekeying.
 	initiator  bool
@@ -109,6 +110,9 @@ func (sa *ikeSA) localSPI() uint64 {
 
 // setKeys prepares the ciphers of both directions.
 func (sa *ikeSA) setKeys(c choice, k ikeKeys) {
+	if sa.keyLog != nil {
+		sa.keyLog.IKE(sa.spiI, sa.spiR, k.ei, k.er, c.cipher)
+	}
 	sa.prf, sa.group, sa.keys = c.prf, c.group, k
 	out, in := k.ei, k.er
 	if !sa.initiator {
