@@ -190,7 +190,7 @@ func (c *Client) ikeEvents(now time.Time, s *ike.Session) {
 			c.link.Remove(e.InboundSPI)
 		case ike.Alive:
 			if c.foreign != nil && s == c.session {
-				c.foreignAlive(now, e.RoundTrip)
+				c.foreignAlive(now, e)
 			}
 		case ike.Closed:
 			c.sessionClosed(now, s, e.Err)

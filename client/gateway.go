@@ -71,6 +71,7 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			PrivateKey: g.PrivateKey,
 			NewSPI:     c.table.NewSPI,
 			KeyLog:     c.c.KeyLog,
+			MOBIKE:     true,
 
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,
@@ -185,16 +186,26 @@ func (c *Client) foreignOpened(now time.Time, ca *carrier) {
 	c.closeCarrier(f.old)
 	f.old, f.current, f.next, f.since, f.moved = f.current, ca.id, 0, now, true
 	c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("local", ca.desc.Source))
-	c.session.Retransmit(now)
 	c.tellAddress(now)
 	c.ikeEvents(now, c.session)
+	if c.foreign != f {
+		return // that was the end of the session
+	}
 	c.link.Use(ca.open, true, 0)
 	c.keepalive = now.Add(keepaliveEvery)
 }
 
-// tellAddress lets the gateway know where we are now. It takes the address of
-// any authentic request of a peer behind a NAT (RFC 7296, Section 2.23).
-func (c *Client) tellAddress(now time.Time) { c.session.Liveness(now) }
+// tellAddress lets the gateway know where we are now, by MOBIKE. A gateway
+// without it takes the address of any authentic request of a peer behind a NAT
+// (RFC 7296, Section 2.23).
+func (c *Client) tellAddress(now time.Time) {
+	if c.session.MOBIKE() {
+		c.session.UpdateAddresses(now)
+		return
+	}
+	c.session.Retransmit(now)
+	c.session.Liveness(now)
+}
 
 // foreignLost acts on a carrier that did not open or has ended.
 func (c *Client) foreignLost(now time.Time, id mobility.CarrierID) {
@@ -211,13 +222,13 @@ func (c *Client) foreignLost(now time.Time, id mobility.CarrierID) {
 }
 
 // foreignAlive notes that the gateway has answered a request.
-func (c *Client) foreignAlive(now time.Time, rtt time.Duration) {
+func (c *Client) foreignAlive(now time.Time, e ike.Alive) {
 	f := c.foreign
-	if rtt > 0 {
-		f.rtt = rtt
-		c.link.SetRoundTrip(rtt)
+	if e.RoundTrip > 0 {
+		f.rtt = e.RoundTrip
+		c.link.SetRoundTrip(e.RoundTrip)
 	}
-	if !f.moved || f.next != 0 {
+	if !f.moved || f.next != 0 || c.session.MOBIKE() && !e.Moved {
 		return
 	}
 	c.closeCarrier(f.old)

@@ -140,7 +140,7 @@ func (s *Server) moveGuest(now time.Time, p *peer, c transports.Carrier, credit 
 	p.moved = now
 	p.link.Use(c, c.Validated(), credit)
 	if !c.Validated() {
-		p.session.Liveness(now)
+		p.session.Probe(now)
 	}
 }
 
@@ -169,7 +169,8 @@ func (s *Server) elsewhere(p *peer, of *ike.Peer) func(transports.Carrier) {
 // packet came from (RFC 7296, Section 2.23).
 func (s *Server) guestHeard(p *peer, c transports.Carrier) {
 	s.owner.Offer(func(now time.Time) {
-		if !p.guest.Load() || p.session == nil || p.link.Carrier() == c || now.Sub(p.moved) < settleTime {
+		// With MOBIKE a peer says itself where it is (RFC 4555, Section 3.8).
+		if !p.guest.Load() || p.session == nil || p.session.MOBIKE() || p.link.Carrier() == c || now.Sub(p.moved) < settleTime {
 			return
 		}
 		s.id(c, p)
@@ -180,8 +181,8 @@ func (s *Server) guestHeard(p *peer, c transports.Carrier) {
 
 // guestAlive takes an answer of a guest to our request: it receives where the
 // answer came from, if that is where the request went.
-func (s *Server) guestAlive(session *ike.Session) {
-	if p := s.sessions[session]; p != nil && p.guest.Load() && s.arrival != nil {
+func (s *Server) guestAlive(session *ike.Session, e ike.Alive) {
+	if p := s.sessions[session]; p != nil && p.guest.Load() && s.arrival != nil && (e.Probed || !session.MOBIKE()) {
 		p.link.Validate(s.arrival)
 	}
 }

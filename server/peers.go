@@ -56,6 +56,7 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 			PrivateKey: s.c.PrivateKey,
 			NewSPI:     s.table.NewSPI,
 			KeyLog:     s.c.KeyLog,
+			MOBIKE:     s.c.Guests != nil,
 
 			IKELifetime:   s.c.IKELifetime,
 			ChildLifetime: s.c.ChildLifetime,
@@ -128,7 +129,11 @@ func (s *Server) ikeEvents(now time.Time) {
 		case ike.ChildDeleted:
 			s.childDeleted(ev.InboundSPI)
 		case ike.Alive:
-			s.guestAlive(e.Session)
+			s.guestAlive(e.Session, ev)
+		case ike.Moved:
+			if p := s.sessions[e.Session]; p != nil && p.guest.Load() && s.arrival != nil {
+				s.guestAt(p, s.arrival)
+			}
 		case ike.Closed:
 			s.sessionClosed(now, e.Session, ev.Err)
 		}
@@ -140,8 +145,9 @@ func (s *Server) ikeEvents(now time.Time) {
 func (s *Server) sendIKE(of *ike.Session, e ike.Send) {
 	c, ok := e.Path.(transports.Carrier)
 	p := s.sessions[of]
-	if ok && !e.Retransmission && p != nil && p.guest.Load() {
-		// A new authentic request: the peer is where it came from.
+	if ok && !e.Retransmission && p != nil && p.guest.Load() && !of.MOBIKE() {
+		// A new authentic request: the peer is where it came from (RFC 7296,
+		// Section 2.23). With MOBIKE it says so itself.
 		s.guestAt(p, c)
 	}
 	if !ok {

@@ -154,6 +154,7 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	ps := append([]message.Payload{id}, proof[:len(proof)-1]...)
 	// One client, one IKE SA: whatever is left of an earlier life may go.
 	ps = append(ps, &message.Notify{NotifyType: message.InitialContact})
+	ps = append(ps, s.mobikeOffer()...)
 	if s.ini.PeerKey != nil {
 		ps = append(ps, &message.CertRequest{Encoding: message.CertRawPublicKey})
 	}
@@ -204,6 +205,7 @@ func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []messag
 		s.configuration = configuration(cp)
 	}
 	s.remote = identity(id)
+	s.learnMOBIKE(ps)
 	s.established(now)
 	s.emit(Established{Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs, RoundTrip: rtt})
 	s.first = nil
@@ -285,6 +287,9 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 	reply := append([]message.Payload{idr}, proof...)
 	more, c := s.firstChild(sa, ps)
 	reply = append(reply, more...)
+	if s.learnMOBIKE(ps); s.mobike {
+		reply = append(reply, &message.Notify{NotifyType: message.MOBIKESupported})
+	}
 
 	s.established(now)
 	s.resp.sessionEstablished(s)

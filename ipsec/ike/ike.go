@@ -8,7 +8,7 @@
 //
 // # Limitations
 //
-// EAP, X.509 certificates, MOBIKE, fragmentation and IKEv1 are not implemented.
+// EAP, X.509 certificates, fragmentation and IKEv1 are not implemented.
 package ike
 
 import (
@@ -93,6 +93,10 @@ type Config struct {
 	NewSPI func() uint32
 
 	VendorIDs [][]byte // sent in IKE_SA_INIT
+
+	// MOBIKE lets an initiator offer, and a responder accept, that the addresses
+	// of SAs change (RFC 4555).
+	MOBIKE bool
 
 	// KeyLog, if set, gets the keys of each IKE SA and each Child SA. It undoes
 	// all protection and is for debugging alone.
@@ -255,8 +259,16 @@ type ChildCreated struct{ Child Child }
 type ChildDeleted struct{ InboundSPI uint32 }
 
 // Alive tells that the peer answered a liveness check or any other request.
-// RoundTrip is 0 when the request had to be sent again.
-type Alive struct{ RoundTrip time.Duration }
+type Alive struct {
+	RoundTrip time.Duration // 0 when the request had to be sent again
+	Probed    bool          // the peer cannot have answered without the question
+	Moved     bool          // it was the answer to UpdateAddresses
+}
+
+// Moved tells that the peer is where the request came from that is in hand, and
+// wants all SAs to follow (RFC 4555, Section 3.5). That it receives there is
+// not proven: see Session.Probe.
+type Moved struct{}
 
 // Closed ends the Session; ChildDeleted came before for each child. Err is nil
 // after a delete by either end. Else it matches *NotifyError when the peer
@@ -270,6 +282,7 @@ func (Established) event()  {}
 func (ChildCreated) event() {}
 func (ChildDeleted) event() {}
 func (Alive) event()        {}
+func (Moved) event()        {}
 func (Closed) event()       {}
 
 // SPIs reads the initiator's and responder's SPI from an IKE message header

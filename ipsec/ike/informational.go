@@ -31,6 +31,10 @@ func (s *Session) startDeleteIKE(now time.Time, sa *ikeSA) {
 // liveness check (RFC 7296, Section 1.4).
 func (s *Session) handleInformational(now time.Time, sa *ikeSA, ps []message.Payload) (reply []message.Payload, after func()) {
 	var gone []uint32
+	reply, moved := s.answerMOBIKE(ps)
+	if moved {
+		after = func() { s.emit(Moved{}) }
+	}
 	for _, p := range ps {
 		switch p := p.(type) {
 		case *message.Delete:
@@ -52,7 +56,7 @@ func (s *Session) handleInformational(now time.Time, sa *ikeSA, ps []message.Pay
 	if len(gone) > 0 {
 		reply = append(reply, &message.Delete{Protocol: message.ProtocolESP, SPIs: gone})
 	}
-	return reply, nil
+	return reply, after
 }
 
 // deleteChildren removes the children that the peer receives by spis and gives

@@ -63,6 +63,8 @@ const (
 	reqLiveness
 	reqDeleteChild
 	reqDeleteIKE
+	reqUpdate // addresses, RFC 4555
+	reqProbe
 )
 
 func (k requestKind) exchange() message.ExchangeType {
@@ -98,7 +100,8 @@ type request struct {
 	child    *child // the one that is rekeyed or deleted
 	model    *child // the one that a new child takes its selectors from
 	tsi, tsr []TrafficSelector
-	retried  bool // after INVALID_KE_PAYLOAD
+	retried  bool   // after INVALID_KE_PAYLOAD
+	cookie2  []byte // of a probe or an update
 }
 
 func (sa *ikeSA) localSPI() uint64 {

@@ -38,6 +38,7 @@ type Session struct {
 	sas   []*ikeSA // all of them
 	first *firstExchange
 
+	mobike        bool // both ends know MOBIKE
 	peer          *Peer
 	remote        Identity
 	configuration Configuration
@@ -277,6 +278,10 @@ func (s *Session) pump(now time.Time) {
 			s.startDeleteChild(now, t.child)
 		case reqDeleteIKE:
 			s.startDeleteIKE(now, s.sa)
+		case reqUpdate:
+			s.startUpdate(now)
+		case reqProbe:
+			s.startProbe(now)
 		}
 	}
 }

@@ -163,7 +163,7 @@ func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, m
 		rtt = now.Sub(r.first)
 	}
 	if s.state == stateEstablished {
-		s.emit(Alive{RoundTrip: rtt})
+		s.emit(Alive{RoundTrip: rtt, Probed: r.probed(ps), Moved: r.kind == reqUpdate})
 	}
 	if s.ended(now, sa, r, ps) {
 		return
@@ -175,6 +175,8 @@ func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, m
 		s.childResponse(now, sa, r, ps)
 	case reqIKE:
 		s.ikeResponse(now, sa, r, ps)
+	case reqUpdate:
+		s.updateResponse(ps)
 	case reqDeleteChild:
 		s.removeChild(r.child)
 	case reqDeleteIKE:

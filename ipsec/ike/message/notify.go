@@ -27,6 +27,8 @@ const (
 	TSUnacceptable             NotifyType = 38
 	InvalidSelectors           NotifyType = 39
 	TemporaryFailure           NotifyType = 43
+	UnacceptableAddresses      NotifyType = 40 // RFC 4555
+	UnexpectedNATDetected      NotifyType = 41 // RFC 4555
 	ChildSANotFound            NotifyType = 44
 
 	InitialContact            NotifyType = 16384
@@ -35,6 +37,11 @@ const (
 	Cookie                    NotifyType = 16390
 	UseTransportMode          NotifyType = 16391
 	RekeySA                   NotifyType = 16393
+	MOBIKESupported           NotifyType = 16396 // RFC 4555, as are the next four
+	NoAdditionalAddresses     NotifyType = 16399
+	UpdateSAAddresses         NotifyType = 16400
+	Cookie2                   NotifyType = 16401
+	NoNATsAllowed             NotifyType = 16402
 	AuthLifetime              NotifyType = 16403
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
 )
@@ -63,6 +70,13 @@ var notifyNames = map[NotifyType]string{
 	Cookie:                     "COOKIE",
 	UseTransportMode:           "USE_TRANSPORT_MODE",
 	RekeySA:                    "REKEY_SA",
+	UnacceptableAddresses:      "UNACCEPTABLE_ADDRESSES",
+	UnexpectedNATDetected:      "UNEXPECTED_NAT_DETECTED",
+	MOBIKESupported:            "MOBIKE_SUPPORTED",
+	NoAdditionalAddresses:      "NO_ADDITIONAL_ADDRESSES",
+	UpdateSAAddresses:          "UPDATE_SA_ADDRESSES",
+	Cookie2:                    "COOKIE2",
+	NoNATsAllowed:              "NO_NATS_ALLOWED",
 	AuthLifetime:               "AUTH_LIFETIME",
 	SignatureHashAlgorithms:    "SIGNATURE_HASH_ALGORITHMS",
 }
