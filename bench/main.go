@@ -91,6 +91,7 @@ type options struct {
 	limit       time.Duration
 	idleStreams int
 	idleClients int
+	each        int
 	roundTrip   time.Duration
 	congestion  string // "" leaves the kernel's default
 	godwit      string // a program that is built already
@@ -141,6 +142,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	f.DurationVar(&o.limit, "limit", 30*time.Second, "longest `time` of one transfer; what went until then counts")
 	f.IntVar(&o.idleStreams, "streams", 1000, "`number` of idle streams for the test streams")
 	f.IntVar(&o.idleClients, "clients", 200, "`number` of idle clients for the test clients")
+	f.IntVar(&o.each, "each", 0, "`number` of idle streams that each of these clients holds")
 	f.DurationVar(&o.roundTrip, "rtt", 50*time.Millisecond, "round trip `time` of the path for the test first")
 	f.StringVar(&o.congestion, "congestion", "", "congestion control `algorithm` of the kernel's TCP, for all (default the kernel's own)")
 	f.StringVar(&o.godwit, "godwit", "", "`program` to measure as godwit instead of one built from this repository")

@@ -23,7 +23,7 @@ import (
 
 // openFiles is how many files each process may have open: two for each idle
 // stream and some.
-const openFiles = 20000
+const openFiles = 65536
 
 // A bench is a run of measurements.
 type bench struct {

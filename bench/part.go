@@ -117,6 +117,8 @@ func clientsPart(ctx context.Context, args []string, stdout io.Writer) error {
 	f.SetOutput(io.Discard)
 	dir := f.String("dir", "", "")
 	encapsulation := f.String("encapsulation", "udp", "")
+	each := f.Int("each", 0, "")
+	to := f.String("target", "192.0.2.10:7000", "")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -128,7 +130,7 @@ func clientsPart(ctx context.Context, args []string, stdout io.Writer) error {
 	defer cancel()
 	var (
 		running sync.WaitGroup
-		failed  = make(chan error, len(dirs))
+		failed  = make(chan error, 2*len(dirs))
 	)
 	defer running.Wait()
 	defer cancel()
@@ -148,6 +150,23 @@ func clientsPart(ctx context.Context, args []string, stdout io.Writer) error {
 		case <-c.Ready():
 		case err := <-failed:
 			return fmt.Errorf("client %s: %w", filepath.Base(d), err)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if *each == 0 {
+			continue
+		}
+		dial := func(ctx context.Context) (net.Conn, error) { return c.Dial(ctx, "tcp", *to) }
+		held := make(chan struct{})
+		running.Go(func() {
+			if err := load.Hold(ctx, dial, *each, func() { close(held) }); err != nil && ctx.Err() == nil {
+				failed <- err
+			}
+		})
+		select {
+		case <-held:
+		case err := <-failed:
+			return fmt.Errorf("streams of client %s: %w", filepath.Base(d), err)
 		case <-ctx.Done():
 			return ctx.Err()
 		}

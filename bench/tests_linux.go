@@ -13,6 +13,7 @@ import (
 	"github.com/godwit-net/godwit/bench/load"
 	"github.com/godwit-net/godwit/bench/proc"
 	"github.com/godwit-net/godwit/bench/report"
+	"github.com/godwit-net/godwit/client/warm"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/lab/netns"
 )
@@ -294,13 +295,16 @@ func (b *bench) idleClientCost(ctx context.Context, p *peer) (map[report.Metric]
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	for i := range b.idleClients {
-		name := "idle" + strconv.Itoa(i)
-		link, err := d.Invite(name, time.Now(), time.Hour)
-		if err != nil {
-			return nil, err
-		}
-		if _, err := config.JoinClient(filepath.Join(dir, name), link); err != nil {
+	names := make([]string, b.idleClients)
+	for i := range names {
+		names[i] = "idle" + strconv.Itoa(i)
+	}
+	links, err := d.InviteAll(names, time.Now(), time.Hour)
+	if err != nil {
+		return nil, err
+	}
+	for _, link := range links {
+		if _, err := config.JoinClient(filepath.Join(dir, link.Name), link); err != nil {
 			return nil, err
 		}
 		if ctx.Err() != nil {
@@ -312,10 +316,14 @@ func (b *bench) idleClientCost(ctx context.Context, p *peer) (map[report.Metric]
 	if err != nil {
 		return nil, err
 	}
-	many := s.start(s.client, "clients", s.self, clientsWord, "-dir", dir, "-encapsulation", p.encapsulation)
+	many := s.start(s.client, "clients", s.self, clientsWord, "-dir", dir, "-encapsulation", p.encapsulation, "-each", strconv.Itoa(b.each))
 	defer many.Kill()
 	if err := ready(ctx, many, time.Duration(b.idleClients)*200*time.Millisecond+30*time.Second); err != nil {
 		return nil, fmt.Errorf("connect %d clients: %w%s", b.idleClients, err, s.said())
+	}
+	// A client that was used lately holds connections ready for the next stream.
+	if err := sleep(ctx, warm.IdleAfter+warm.ShrinkAfter); err != nil {
+		return nil, err
 	}
 	after, err := settled(ctx, servers)
 	if err != nil {
@@ -330,6 +338,7 @@ func (b *bench) idleClientCost(ctx context.Context, p *peer) (map[report.Metric]
 	}
 	return map[report.Metric]float64{
 		report.ServerClient: float64(after-before) / 1024 / float64(b.idleClients),
+		report.ServerTotal:  float64(after) / 1e6,
 		report.ServerIdle:   100 * (cpu1 - cpu0).Seconds() / time.Since(start).Seconds(),
 	}, nil
 }

@@ -118,8 +118,20 @@ func (d *ServerDir) Clients() ([]ClientRecord, error) {
 // gives its link, which is good for validFor. A name in use gives an *Error,
 // unless its link expired unused.
 func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (*Link, error) {
-	if err := CheckName(name); err != nil {
+	links, err := d.InviteAll([]string{name}, now, validFor)
+	if err != nil {
 		return nil, err
+	}
+	return links[0], nil
+}
+
+// InviteAll is Invite for many clients, at little more than the price of one.
+// After an error some of the clients may exist.
+func (d *ServerDir) InviteAll(names []string, now time.Time, validFor time.Duration) ([]*Link, error) {
+	for _, name := range names {
+		if err := CheckName(name); err != nil {
+			return nil, err
+		}
 	}
 	unlock, err := d.lock()
 	if err != nil {
@@ -127,61 +139,99 @@ func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (
 	}
 	defer unlock()
 	removeTemporaries(d.clientsPath())
-
-	r := &ClientRecord{Name: name, Created: now, Expires: now.Add(validFor).UTC().Truncate(time.Second)}
-	if err := d.place(r, now); err != nil {
-		return nil, err
-	}
-	public, private, err := ed25519.GenerateKey(rand.Reader)
+	p, err := d.places(now)
 	if err != nil {
-		return nil, &Error{What: "cannot make a key: " + oneLine(err.Error()), Err: err}
-	}
-	r.PublicKey = public
-	if err := writeFile(d.recordPath(name), r.encode()); err != nil {
 		return nil, err
 	}
-	l := &Link{
-		Endpoint: d.Config.Endpoint, ServerKey: d.Key.Public().(ed25519.PublicKey), CertHash: d.CertHash(),
-		WebSocketPath: d.Config.WebSocketPath, Name: name, Expires: r.Expires,
+	links := make([]*Link, 0, len(names))
+	for _, name := range names {
+		r := &ClientRecord{Name: name, Created: now, Expires: now.Add(validFor).UTC().Truncate(time.Second)}
+		if err := p.give(r); err != nil {
+			return nil, err
+		}
+		public, private, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, &Error{What: "cannot make a key: " + oneLine(err.Error()), Err: err}
+		}
+		r.PublicKey = public
+		if err := writeFile(d.recordPath(name), r.encode()); err != nil {
+			return nil, err
+		}
+		l := &Link{
+			Endpoint: d.Config.Endpoint, ServerKey: d.Key.Public().(ed25519.PublicKey), CertHash: d.CertHash(),
+			WebSocketPath: d.Config.WebSocketPath, Name: name, Expires: r.Expires,
+		}
+		copy(l.Seed[:], private.Seed())
+		links = append(links, l)
 	}
-	copy(l.Seed[:], private.Seed())
-	return l, nil
+	return links, nil
 }
 
-// place gives a new client the next free inner addresses, if its name is not in
-// use. The caller holds the lock.
-func (d *ServerDir) place(r *ClientRecord, now time.Time) error {
+// places are what clients have already, by one look at the folder. The caller
+// holds the lock for as long as it uses them.
+type places struct {
+	d          *ServerDir
+	names      map[string]string // in lower case: names that differ in case only are one file on some systems
+	expired    map[string]ClientRecord // those whose links were not used in time: who takes the name gets their place
+	identities map[string]string       // index to name
+	used       map[netip.Addr]bool
+	count      int
+}
+
+func (d *ServerDir) places(now time.Time) (*places, error) {
 	entries, broken, err := d.scan()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	// A broken file may hold an address that would be given twice.
 	if len(broken) > 0 {
-		return broken[0]
+		return nil, broken[0]
 	}
-	used := make(map[netip.Addr]bool, 2*len(entries))
+	p := &places{
+		d: d, expired: make(map[string]ClientRecord), names: make(map[string]string, len(entries)), identities: make(map[string]string, len(entries)),
+		used: make(map[netip.Addr]bool, 2*len(entries)), count: len(entries),
+	}
 	for _, e := range entries {
-		// Names that differ in case only are one file on some systems.
-		if strings.EqualFold(e.record.Name, r.Name) {
-			if !e.record.Joined && !now.Before(e.record.Expires) {
-				continue
-			}
-			return &Error{What: "a client of this name exists", Where: e.record.Name, Do: "choose another name, or run godwit server remove " + e.record.Name + " first"}
+		p.identities[e.record.index()] = e.record.Name
+		lower := strings.ToLower(e.record.Name)
+		if e.record.Joined || now.Before(e.record.Expires) {
+			p.names[lower] = e.record.Name
+		} else {
+			p.expired[lower] = e.record
 		}
-		if r.Identity != "" && e.record.index() == r.index() {
-			return &Error{What: "a user of this identity exists", Where: r.Identity, Do: "remove it first: godwit server remove " + e.record.Name}
-		}
-		used[e.record.Inner4], used[e.record.Inner6] = true, true
+		p.used[e.record.Inner4], p.used[e.record.Inner6] = true, true
 	}
-	if len(entries) >= maxClients {
-		return &Error{What: "65,536 clients are there already", Where: d.clientsPath(), Do: "remove some with godwit server remove NAME"}
+	return p, nil
+}
+
+// give gives a new client the next free inner addresses, if its name and
+// identity are not in use.
+func (p *places) give(r *ClientRecord) error {
+	if other, taken := p.names[strings.ToLower(r.Name)]; taken {
+		return &Error{What: "a client of this name exists", Where: other, Do: "choose another name, or run godwit server remove " + other + " first"}
+	}
+	if other, taken := p.identities[r.index()]; taken && r.Identity != "" {
+		return &Error{What: "a user of this identity exists", Where: r.Identity, Do: "remove it first: godwit server remove " + other}
+	}
+	if p.count >= maxClients {
+		return &Error{What: "65,536 clients are there already", Where: p.d.clientsPath(), Do: "remove some with godwit server remove NAME"}
+	}
+	if old, ok := p.expired[strings.ToLower(r.Name)]; ok {
+		delete(p.used, old.Inner4)
+		delete(p.used, old.Inner6)
 	}
 	var free4, free6 bool
-	r.Inner4, free4 = firstFree(d.Config.Pool4, used)
-	r.Inner6, free6 = firstFree(d.Config.Pool6, used)
+	r.Inner4, free4 = firstFree(p.d.Config.Pool4, p.used)
+	r.Inner6, free6 = firstFree(p.d.Config.Pool6, p.used)
 	if !free4 || !free6 {
-		return &Error{What: "no inner address is free", Where: filepath.Join(d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
+		return &Error{What: "no inner address is free", Where: filepath.Join(p.d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
 	}
+	p.names[strings.ToLower(r.Name)] = r.Name
+	if r.Identity != "" {
+		p.identities[r.index()] = r.Name
+	}
+	p.used[r.Inner4], p.used[r.Inner6] = true, true
+	p.count++
 	return nil
 }
 
@@ -270,7 +320,11 @@ func (d *ServerDir) AddUser(r ClientRecord, now time.Time) (*ClientRecord, error
 	defer unlock()
 	removeTemporaries(d.clientsPath())
 	r.Created, r.Joined = now, true
-	if err := d.place(&r, now); err != nil {
+	p, err := d.places(now)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.give(&r); err != nil {
 		return nil, err
 	}
 	text := r.encode()

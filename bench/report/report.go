@@ -34,6 +34,7 @@ const (
 	ClientStream Metric = "client_kib_per_idle_stream"
 	ServerStream Metric = "server_kib_per_idle_stream"
 	ServerClient Metric = "server_kib_per_idle_client"
+	ServerTotal  Metric = "server_mb_with_idle_clients"
 	ServerIdle   Metric = "server_idle_cpu_percent" // of one core
 )
 

@@ -45,7 +45,7 @@ var sections = []section{
 	{Streams, "Memory of an idle stream", []column{
 		{"KiB client", ClientStream, false}, {"server", ServerStream, false}}},
 	{Clients, "An idle client at the server", []column{
-		{"KiB each", ServerClient, false}, {"CPU % for all", ServerIdle, false}}},
+		{"KiB each", ServerClient, false}, {"MB in all", ServerTotal, false}, {"CPU % for all", ServerIdle, false}}},
 }
 
 // Base is the peer that ratios are to.

@@ -19,10 +19,10 @@ const (
 	// MaxSpare bounds how many are ready at any time; a browser opens about as
 	// many for one page.
 	MaxSpare = 16
-	// ShrinkAfter is how long nobody may ask before half of them are closed.
+	// ShrinkAfter is how long nobody may ask before only as many as at first are kept.
 	ShrinkAfter = 30 * time.Second
 	// IdleAfter is how long nobody may ask before the last ones are closed.
-	IdleAfter = 10 * time.Minute
+	IdleAfter = 2 * time.Minute
 
 	dialTimeout = 10 * time.Second
 )
@@ -156,7 +156,7 @@ func (p *Pool) shrink() {
 	case idle >= IdleAfter:
 		p.want = 0
 	case idle >= ShrinkAfter:
-		p.want = max(p.want/2, p.spare)
+		p.want = p.spare
 	}
 	var old []net.Conn
 	if n := len(p.ready) - p.want; n > 0 {

@@ -88,7 +88,7 @@ func TestShrinksToNothing(t *testing.T) {
 		if n := f.open.Load(); n < 4 || n > MaxSpare {
 			t.Errorf("%d ready after a burst", n)
 		}
-		time.Sleep(5 * ShrinkAfter)
+		time.Sleep(IdleAfter - 10*time.Second)
 		if n := f.open.Load(); n != 2 {
 			t.Errorf("%d ready in quiet times, want 2", n)
 		}

@@ -82,8 +82,16 @@ func (s *service) accept(ln net.Listener) error {
 
 func (s *service) serve(c net.Conn) {
 	defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
+	// Most connections wait here, unused, for a stream to come; they shall not
+	// hold the library's buffers meanwhile.
 	w := &waiting{Conn: c}
-	if err := s.socks.ServeConn(w); err != nil && w.begun {
+	if n, err := c.Read(w.first[:]); n == 0 || err != nil {
+		_ = c.Close()
+		return
+	}
+	w.left = true
+	_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout))
+	if err := s.socks.ServeConn(w); err != nil {
 		s.log.LogAttrs(s.ctx, slog.LevelDebug, "SOCKS connection failed", slog.Any("err", err))
 	}
 	if then := w.then; then != nil {
@@ -92,10 +100,12 @@ func (s *service) serve(c net.Conn) {
 	}
 }
 
-// waiting starts the handshake's clock at the first byte.
+// waiting is a connection whose first byte was read, which starts the
+// handshake's clock.
 type waiting struct {
 	net.Conn
-	begun bool
+	first [1]byte
+	left  bool // first was read and not given on yet
 	// then goes on with the connection when the SOCKS library is done with it;
 	// until then Close does nothing. A stream may live for days, and shall not
 	// keep the library's buffers and a deep stack.
@@ -111,12 +121,12 @@ func (w *waiting) Close() error {
 }
 
 func (w *waiting) Read(b []byte) (int, error) {
-	n, err := w.Conn.Read(b)
-	if n > 0 && !w.begun {
-		w.begun = true
-		_ = w.Conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
+	if w.left && len(b) > 0 {
+		w.left = false
+		b[0] = w.first[0]
+		return 1, nil
 	}
-	return n, err
+	return w.Conn.Read(b)
 }
 
 // noResolver leaves names to dial, which checks what it resolves.
