@@ -16,7 +16,7 @@ import (
 func coalesced(pkts [][]byte) (out [][]byte) {
 	c := new(coalescer)
 	c.input = func(_ tcpip.NetworkProtocolNumber, pb *stack.PacketBuffer) {
-		out = append(out, Packet{pb}.AppendTo(nil))
+		out = append(out, Packet{pb: pb}.AppendTo(nil))
 		pb.DecRef()
 	}
 	for _, b := range pkts {

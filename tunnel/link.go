@@ -57,7 +57,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
 	for _, pb := range ps {
-		l.output(Packet{pb.IncRef()})
+		l.output(Packet{pb: pb.IncRef()})
 	}
 	return len(ps), nil
 }

@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"net/netip"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -13,7 +14,8 @@ import (
 // to the stack's memory, to be given back with Release exactly once. Copies of
 // the value share that one reference. The zero Packet is empty.
 type Packet struct {
-	pb *stack.PacketBuffer
+	pb     *stack.PacketBuffer
+	queued int64 // when a Queue took it, Unix nanoseconds; 0: none has
 }
 
 // maxPacket is the largest IP packet, in bytes: IPv4's Total Length has 16 bits.
@@ -30,7 +32,15 @@ func NewPacket(b []byte) Packet {
 		}
 		pb.NetworkHeader().Consume(n)
 	}
-	return Packet{pb}
+	return Packet{pb: pb}
+}
+
+// Queued is when a Queue took the packet; the zero time if none has.
+func (p Packet) Queued() time.Time {
+	if p.queued == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, p.queued)
 }
 
 // Len is the length in bytes of the whole IP packet.

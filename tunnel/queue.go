@@ -3,6 +3,7 @@ package tunnel
 import (
 	"net"
 	"sync"
+	"time"
 )
 
 // takeBytes bounds what one Take gives: about what goes out in one system
@@ -46,6 +47,7 @@ func NewQueue(maxBytes int) *Queue {
 // caller, who usually releases it: TCP takes the loss as the sign to slow down.
 func (q *Queue) Put(p Packet) bool {
 	n, bucket := p.Len(), p.bucket()
+	p.queued = time.Now().UnixNano()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || !q.makeRoom(bucket, n) {

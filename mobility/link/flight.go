@@ -175,6 +175,7 @@ func (l *Link) Replay(state regmsg.ReceiveState, asked time.Time) {
 }
 
 func (l *Link) order(o *replay) {
+	l.replayed.Store(time.Now().UnixNano())
 	l.replay.Store(o)
 	l.replays.Add(1)
 	l.queue.Wake()
@@ -210,6 +211,8 @@ func (l *Link) replayNow(b *buffers) bool {
 	}
 	arrived := esp.ReceiveState{Highest: o.state.Highest, Missing: o.state.Missing}
 	blind := 0
+	b.pacer = &pacer{rate: l.meter.rate(), start: time.Now()}
+	defer func() { b.pacer = nil }()
 	for _, e := range l.flight.take() {
 		var missing func(i int) bool
 		switch {

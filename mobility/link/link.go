@@ -95,9 +95,12 @@ type Link struct {
 
 	life   liveness
 	flight flight
+	meter  meter
 
 	replay  atomic.Pointer[replay] // asked for, not done yet
 	replays atomic.Uint64          // how often it was asked for
+	// replayed is when it was last asked for, Unix nanoseconds.
+	replayed atomic.Int64
 
 	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
 	tooBig, resent                                         atomic.Uint64

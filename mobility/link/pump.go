@@ -29,6 +29,7 @@ type buffers struct {
 	pkts        []transports.Packet
 	replays     uint64 // Link.replays when the first of sealed was sealed
 	path        *path  // that it was sealed for
+	pacer       *pacer // while a replay leaves
 }
 
 var bufferPool = sync.Pool{New: func() any {
@@ -100,6 +101,13 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		// these are is not remembered.
 		b.segs = kept
 	}
+	// What waited for the move, or is sent again after it, is not late by
+	// TCP's measure.
+	if late := time.Duration(l.replayed.Load() - pkt.Queued().UnixNano()); late > 0 && pkt.Queued().Unix() > 0 {
+		for _, s := range b.segs {
+			tunnel.Delay(s, late)
+		}
+	}
 	if len(b.esp) == 0 {
 		b.replays, b.path = l.replays.Load(), p
 	}
@@ -142,7 +150,17 @@ func (l *Link) flush(b *buffers) {
 		if b.replays != l.replays.Load() && b.path.carrier != p.carrier {
 			break
 		}
-		n := p.allow(pkts)
+		n := len(pkts)
+		if b.pacer != nil && datagrams(p.carrier) {
+			if d := b.pacer.wait(time.Now()); d > 0 {
+				if !l.waitOther(p, d) {
+					break
+				}
+				continue
+			}
+			n = b.pacer.piece(pkts)
+		}
+		n = p.allow(pkts[:n])
 		l.life.sent()
 		l.sending.Store(true)
 		// The path may have changed before sending was seen.
@@ -157,6 +175,7 @@ func (l *Link) flush(b *buffers) {
 				l.tooBig.Add(1)
 			}
 			l.packetsSent.Add(uint64(n))
+			l.count(b, pkts[:n])
 			pkts = pkts[n:]
 			continue
 		}
@@ -169,6 +188,25 @@ func (l *Link) flush(b *buffers) {
 	}
 	clear(b.pkts)
 	b.sealed, b.esp, b.pkts, b.path = b.sealed[:0], b.esp[:0], b.pkts[:0], nil
+}
+
+// count notes that packets have left.
+func (l *Link) count(b *buffers, pkts []transports.Packet) {
+	n := 0
+	for i := range pkts {
+		n += len(pkts[i].Data)
+	}
+	if b.pacer != nil {
+		b.pacer.bytes += n
+		return
+	}
+	l.meter.sent(time.Now(), time.Unix(0, l.life.in.Load()), n)
+}
+
+// datagrams holds for carriers that take what they are given: a stream slows
+// its sender down by itself.
+func datagrams(c transports.Carrier) bool {
+	return c.Name() == transports.UDP || c.Name() == transports.ESP
 }
 
 // allow says how many of pkts may be sent now and uses up the credit for them.

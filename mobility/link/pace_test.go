@@ -1,0 +1,87 @@
+package link
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/godwit-net/godwit/mobility/regmsg"
+	"github.com/godwit-net/godwit/transports"
+)
+
+// A hole is a carrier from which nothing arrives.
+type hole struct{ *wire }
+
+func (hole) Send([]transports.Packet) error { return nil }
+
+// What a move lost is sent again as fast as data left before, not all at once,
+// and all of it.
+func TestReplayIsPaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t)
+		defer a.link.Close()
+		defer b.link.Close()
+		const (
+			size = 1000
+			rate = 500 << 10 // bytes a second
+			many = 200
+		)
+		// Some traffic shows the rate, and then nothing arrives any more.
+		old, back := newWires(transports.UDP, a, b)
+		b.link.Use(back, true, 0)
+		a.link.Use(old, true, 0)
+		n := uint32(0)
+		send := func(count int) {
+			for range count {
+				a.link.Output(packet(n, size))
+				n++
+				time.Sleep(size * time.Second / rate)
+				a.link.life.heard(true, false)
+			}
+		}
+		send(many)
+		a.link.Use(hole{old}, true, 0)
+		send(many)
+		synctest.Wait()
+
+		next, back2 := newWires(transports.UDP, a, b)
+		b.link.Use(back2, true, 0)
+		start := time.Now()
+		a.link.Use(next, true, 0)
+		s := b.link.ReceiveState()
+		a.link.Replay(regmsg.ReceiveState{SPI: s.SPI, Highest: s.Highest, Missing: s.Missing}, time.Time{})
+		synctest.Wait()
+		if got := next.sent.Load(); got == 0 || got > replayBurst+replayPiece {
+			t.Errorf("%d bytes leave at once, want some, and %d at most", got, replayBurst+replayPiece)
+		}
+		for len(b.received()) < 2*many {
+			time.Sleep(time.Millisecond)
+			if time.Since(start) > time.Minute {
+				t.Fatalf("%d of %d packets have arrived", len(b.received()), 2*many)
+			}
+		}
+		wantNumbers(t, b, 2*many)
+		left := float64(next.sent.Load()-replayBurst) / rate
+		if took := time.Since(start).Seconds(); took < 0.7*left || took > 1.3*left {
+			t.Errorf("the replay took %.0f ms; at the rate before it is %.0f ms", 1000*took, 1000*left)
+		}
+	})
+}
+
+// What leaves while nothing is heard says nothing of the rate.
+func TestMeterIgnoresAHole(t *testing.T) {
+	var m meter
+	now := time.Unix(1000, 0)
+	for range 20 {
+		m.sent(now, now, 100<<10)
+		now = now.Add(meterSpan)
+	}
+	heard, before := now.Add(-meterSpan-1), m.rate()
+	for range 20 {
+		m.sent(now, heard, 10)
+		now = now.Add(meterSpan)
+	}
+	if got := m.rate(); got != before || got != float64(100<<10)/meterSpan.Seconds() {
+		t.Errorf("rate %.0f, then %.0f", before, got)
+	}
+}
