@@ -13,6 +13,14 @@ import (
 // so who sent data and heard nothing for three round trips, at least
 // MinSilence, knows that the path is broken. An idle link sends nothing.
 //
+// Noise must not look like that. One packet and its answer are lost easily, so a
+// third of the limit after data went unanswered the sender begins to ask: with
+// empty packets padded to probeSize, which are answered at once. Three pairs go
+// out, the last at half the limit, and only when half a limit has passed after
+// it is silence declared. Where a fifth of the packets is lost each way, all of
+// them fail in 1 of 1,300 such cases. A process that was not run for a while
+// finds its timer late, and asks and waits all the same before it believes it.
+//
 // The data path only stores times; the timers run while there is traffic.
 type liveness struct {
 	link *Link
@@ -24,6 +32,13 @@ type liveness struct {
 	unanswered atomic.Int64 // when data went out with nothing heard since; 0: none
 
 	ackArmed, silenceArmed atomic.Bool
+
+	// Of the silence timer's function, which never runs twice at a time.
+	asked     int   // pairs of probes sent
+	askedFor  int64 // the value of unanswered that they are about
+	lastAsked time.Time
+
+	answered atomic.Int64 // when a probe was answered last, Unix nanoseconds
 
 	mu           sync.Mutex
 	ack, silence *time.Timer
@@ -39,7 +54,7 @@ func (v *liveness) sent() {
 		return
 	}
 	if v.unanswered.CompareAndSwap(0, now) && !v.silenceArmed.Swap(true) {
-		v.arm(&v.silence, v.limit(), v.checkSilence)
+		v.arm(&v.silence, v.limit()/3, v.checkSilence)
 	}
 }
 
@@ -107,12 +122,17 @@ func (v *liveness) checkAck() {
 	if v.out.Load() > in {
 		return
 	}
+	v.sendEmpty(0)
+}
+
+// sendEmpty sends a packet without content by the carrier in use.
+func (v *liveness) sendEmpty(padTo int) {
 	l := v.link
 	p := l.path.Load()
 	if p == nil {
 		return
 	}
-	b, err := l.Seal(nil, 0)
+	b, err := l.Seal(nil, padTo)
 	if err != nil {
 		return
 	}
@@ -122,17 +142,53 @@ func (v *liveness) checkAck() {
 	}
 }
 
+const (
+	// probeSize is the size in bytes of the ESP packet of a probe. An answer,
+	// and any other empty packet, is smaller.
+	probeSize = 64
+	// probeEvery keeps a peer from having more answers sent than make sense.
+	probeEvery = 10 * time.Millisecond
+	// probePairs is how often the sender asks.
+	probePairs = 3
+)
+
+// probed answers a probe.
+func (v *liveness) probed() {
+	now := time.Now().UnixNano()
+	if last := v.answered.Load(); now-last >= int64(probeEvery) && v.answered.CompareAndSwap(last, now) {
+		v.sendEmpty(0)
+	}
+}
+
 func (v *liveness) checkSilence() {
 	since := v.unanswered.Load()
 	if since == 0 {
 		v.silenceArmed.Store(false)
 		if u := v.unanswered.Load(); u != 0 && !v.silenceArmed.Swap(true) {
-			v.arm(&v.silence, v.limit(), v.checkSilence)
+			v.arm(&v.silence, v.limit()/3, v.checkSilence)
 		}
 		return
 	}
-	if left := v.limit() - time.Since(time.Unix(0, since)); left > 0 {
-		v.arm(&v.silence, left, v.checkSilence)
+	if since != v.askedFor {
+		v.asked, v.askedFor = 0, since
+	}
+	limit, now := v.limit(), time.Now()
+	wait := limit/3 - now.Sub(time.Unix(0, since))
+	switch {
+	case v.asked == 0 && wait > 0:
+	case v.asked < probePairs:
+		v.sendEmpty(probeSize)
+		v.sendEmpty(probeSize)
+		v.asked++
+		v.lastAsked = now
+		if wait = limit / 12; v.asked == probePairs {
+			wait = limit / 2
+		}
+	default:
+		wait = limit/2 - now.Sub(v.lastAsked)
+	}
+	if wait > 0 {
+		v.arm(&v.silence, wait, v.checkSilence)
 		return
 	}
 	v.silenceArmed.Store(false)

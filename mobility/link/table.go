@@ -131,6 +131,9 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	}
 	// A dummy packet, which opens to nothing, says only that the peer is there.
 	l.life.heard(current, len(b.data) > 0)
+	if len(opened) == 0 && size >= probeSize*len(b.pkts) {
+		l.life.probed()
+	}
 	if len(b.data) > 0 {
 		l.bytesReceived.Add(uint64(bytes))
 		l.c.Deliver(b.data)
