@@ -34,7 +34,7 @@ skip = { printf 'skipped: %s\n' "$(1)" | tee -a $(SKIPPED); [ "$(REQUIRE_ALL)" !
 # needs no systemd. Its libraries' packages come with plugins.
 INTEROP := charon-systemd:charon-systemd swanctl:strongswan-swanctl swanctl:strongswan-libcharon \
   swanctl:libcharon-extra-plugins swanctl:libcharon-extauth-plugins swanctl:libstrongswan-standard-plugins \
-  swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark tcpdump:tcpdump ping:iputils-ping
+  swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark tcpdump:tcpdump ping:iputils-ping conntrack:conntrack
 
 .PHONY: demo test fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
 .NOTPARALLEL:
@@ -123,7 +123,7 @@ interop:
 	elif ! unshare --net --mount true 2>/dev/null; then $(call skip,the tests against strongSwan: this system does not let root make network namespaces); \
 	else \
 	  $(call install,$(INTEROP)); \
-	  missing=$$(for p in charon-systemd swanctl tshark tcpdump ping nft ip; do command -v $$p >/dev/null || echo $$p; done); \
+	  missing=$$(for p in charon-systemd swanctl tshark tcpdump ping conntrack nft ip; do command -v $$p >/dev/null || echo $$p; done); \
 	  if [ -n "$$missing" ]; then $(call skip,the tests against strongSwan: they need strongSwan and tshark as Debian packages them); \
 	  else $(GO) test -tags netns -count=1 -timeout 20m ./lab/interop; fi; \
 	fi

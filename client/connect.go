@@ -188,6 +188,9 @@ func (c *Client) ikeEvents(now time.Time, s *ike.Session) {
 		case ike.ChildDeleted:
 			delete(c.children, e.InboundSPI)
 			c.link.Remove(e.InboundSPI)
+			if c.foreign != nil && s == c.session {
+				c.foreignBare(now, s)
+			}
 		case ike.Alive:
 			if c.foreign != nil && s == c.session {
 				c.foreignAlive(now, e)

@@ -117,6 +117,7 @@ type foreign struct {
 	started time.Time          // of the last move, or the connection
 	since   time.Time          // current is in use
 	probed  time.Time          // silence last made us ask for a sign of life
+	wait    time.Duration      // until silence may do so again
 	retryAt time.Time          // of the next attempt to open a carrier; zero: none is due
 	rtt     time.Duration
 	moves   []Registration // finished ones, the newest last
@@ -124,10 +125,11 @@ type foreign struct {
 }
 
 const (
-	// probeEvery limits how often silence asks for a sign of life: a gateway
-	// need not answer each packet, so silence is no proof here.
-	probeEvery = 2 * time.Second
-	maxMoves   = 32
+	// Silence asks for a sign of life after these times, the longer the more
+	// often it was for nothing: a gateway need not answer each packet.
+	minProbe = 2 * time.Second
+	maxProbe = 30 * time.Second
+	maxMoves = 32
 )
 
 // takeForeign takes up a link to a gateway that named no home agent.
@@ -184,7 +186,7 @@ func (c *Client) foreignOpened(now time.Time, ca *carrier) {
 		return
 	}
 	c.closeCarrier(f.old)
-	f.old, f.current, f.next, f.since, f.moved = f.current, ca.id, 0, now, true
+	f.old, f.current, f.next, f.since, f.moved, f.wait = f.current, ca.id, 0, now, true, 0
 	c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("local", ca.desc.Source))
 	c.tellAddress(now)
 	c.ikeEvents(now, c.session)
@@ -252,14 +254,26 @@ func (c *Client) foreignAct(now time.Time) {
 
 // foreignSilent asks for a sign of life when data is not answered: "the
 // purpose of [...] is to find out whether the peer is alive", and only when
-// there is something to send (RFC 7296, Section 2.4). The request also opens
-// the mapping anew that a NAT on the way may have lost.
+// there is something to send (RFC 7296, Section 2.4). A NAT on the way may have
+// lost its mapping, so the question also tells where we are now.
 func (c *Client) foreignSilent(now time.Time) {
-	if f := c.foreign; now.Sub(f.probed) >= probeEvery {
-		f.probed = now
-		c.session.Liveness(now)
+	if f := c.foreign; now.Sub(f.probed) >= f.wait {
+		f.probed, f.wait = now, min(max(2*f.wait, minProbe), maxProbe)
+		c.tellAddress(now)
 		c.ikeEvents(now, c.session)
 	}
+}
+
+// foreignBare acts on a gateway that deleted the last pair of SAs and left the
+// IKE SA: that alone carries nothing, so everything is made anew.
+func (c *Client) foreignBare(now time.Time, s *ike.Session) {
+	for _, of := range c.children {
+		if of == s {
+			return
+		}
+	}
+	c.log.Info("the gateway has deleted the link; connecting anew")
+	s.Delete(now)
 }
 
 // foreignStatus fills in what a gateway's link has in place of registrations.

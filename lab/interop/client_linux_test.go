@@ -70,9 +70,10 @@ func echoUDP(pc net.PacketConn) {
 // A client is a godwit client of a gateway.
 type client struct {
 	*netns.Process
-	t    *testing.T
-	host *netns.Host
-	dir  string
+	t      *testing.T
+	host   *netns.Host
+	router *netns.Host // of its network; set where a test needs it
+	dir    string
 }
 
 // newClient writes a client's folder: the lines of the table [gateway] but for

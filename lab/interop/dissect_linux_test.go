@@ -49,7 +49,7 @@ func wellFormed(t *testing.T, keys, file string) {
 	}
 	detail := tshark(t, keys, file, "-Y", "isakmp", "-V", "-O", "isakmp")
 	for line := range strings.SplitSeq(detail, "\n") {
-		if l := strings.ToLower(line); strings.Contains(l, "unknown") || strings.Contains(l, "malformed")  {
+		if l := strings.ToLower(line); strings.Contains(l, "unknown") || strings.Contains(l, "malformed") {
 			t.Errorf("a field that is not understood: %s", line)
 		}
 	}

@@ -39,11 +39,16 @@ func startServer(t *testing.T, n *netns.Network, lines string, args ...string) *
 		t.Fatal(err)
 	}
 	s.must(sharedKey, "user", "add", "carol", "--id", clientName, "--secret-stdin")
-	s.Process = s.host.Start(godwit, append([]string{"server", "run", "--dir", s.dir, "--log-level", "debug"}, args...)...)
-	if err := s.Stdout.Expect(within(t, time.Minute), "ready"); err != nil {
-		t.Fatal(err)
-	}
+	s.run(args...)
 	return s
+}
+
+func (s *server) run(args ...string) {
+	s.t.Helper()
+	s.Process = s.host.Start(godwit, append([]string{"server", "run", "--dir", s.dir, "--log-level", "debug"}, args...)...)
+	if err := s.Stdout.Expect(within(s.t, time.Minute), "ready"); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 // must runs a command of godwit server, which has to succeed.
