@@ -15,6 +15,7 @@ import (
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/link"
+	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/mobility/owner"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
@@ -55,13 +56,14 @@ type Client struct {
 	heldUntil time.Time               // zero: nothing was held yet
 	children  map[uint32]*ike.Session // inbound SPIs
 	registrar *mobility.Registrar
-	foreign   *foreign      // in place of registrar, for a gateway that is not godwit
-	reply     *regmsg.Reply // in hand
-	replayed  uint32        // the registration for which the flight was replayed
-	retryAt   time.Time     // of the next attempt to connect
-	lonely    time.Time     // since when registrations have had no answer
-	attached  netip.Addr    // what attachment gave when it was last asked
-	keepalive time.Time     // when a NAT keepalive is due
+	foreign   *foreign            // in place of registrar, for a gateway that is not godwit
+	reply     *regmsg.Reply       // in hand
+	replayed  uint32              // the registration for which the flight was replayed
+	retryAt   time.Time           // of the next attempt to connect
+	lonely    time.Time           // since when registrations have had no answer
+	attached  netwatch.Attachment // what attachment gave when it was last asked
+	elsewhere bool                // the address of before, if it is there, may lead to another network now
+	keepalive time.Time           // when a NAT keepalive is due
 	remotes   []netip.Addr
 	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
 	lastErr   error
@@ -149,9 +151,7 @@ func (c *Client) Run(ctx context.Context) error {
 		SendFailed: c.sendFailed,
 		MTU:        tunnel.InnerMTU,
 	})
-	if c.c.Changes != nil {
-		c.tasks.Go(c.watch)
-	}
+	c.watch()
 	c.owner.Post(c.connect)
 	c.owner.Run(ctx, func(now time.Time) time.Time {
 		next := c.act(now)

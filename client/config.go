@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -60,6 +61,13 @@ type Config struct {
 	// LocalAddress gives the source address that packets to remote would have
 	// now. Default: the system's choice.
 	LocalAddress func(remote netip.Addr) (netip.Addr, error)
+	// Attachment tells how packets to remote would leave now, so that a move
+	// between two networks of the same addresses is seen too. Nil: only the
+	// address that LocalAddress gives counts.
+	Attachment func(remote netip.Addr) (netwatch.Attachment, error)
+	// Resumed tells that this host has been asleep: what was known of the
+	// network counts for nothing then, whatever Attachment says.
+	Resumed <-chan struct{}
 	// HasAddress tells whether a is an address of this host, so that packets can
 	// still leave from it. Nil: nothing is known, and after a change of network
 	// the old one counts as gone.

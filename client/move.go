@@ -2,7 +2,6 @@ package client
 
 import (
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/godwit-net/godwit/mobility"
@@ -147,75 +146,6 @@ func (c *Client) silent(now time.Time) {
 	case c.foreign != nil:
 		c.foreignSilent(now)
 	}
-}
-
-// watch takes the news that addresses or routes may have changed.
-func (c *Client) watch() {
-	for {
-		select {
-		case <-c.ctx.Done():
-			return
-		case _, ok := <-c.c.Changes:
-			if !ok {
-				return
-			}
-			c.owner.Post(c.changed)
-		}
-	}
-}
-
-// changed registers anew if packets to the server would leave from another
-// address than they do.
-func (c *Client) changed(now time.Time) {
-	if !c.connected() {
-		c.changedEarly()
-		return
-	}
-	at := c.attachment()
-	if at == c.attached {
-		return
-	}
-	c.attached = at
-	if !at.IsValid() {
-		return // no network: the next change will tell of one
-	}
-	if c.foreign != nil {
-		c.moveForeign(now, mobility.TriggerAddress)
-		return
-	}
-	c.registrar.Start(now, mobility.TriggerAddress)
-}
-
-// usable holds while packets may still leave by the carrier in use although the
-// way to the server is another now.
-func (c *Client) usable() bool {
-	at := c.registrar.Current().Local.Addr()
-	return c.c.HasAddress != nil && at.IsValid() && c.c.HasAddress(at.Unmap())
-}
-
-// changedEarly is changed while there is no link yet.
-func (c *Client) changedEarly() {
-	if c.session == nil {
-		return
-	}
-	if at := c.attachment(); at != c.attached {
-		// The attempts under way belong to the network that was.
-		c.attached = at
-		for id := range c.carriers {
-			c.closeCarrier(id)
-		}
-	}
-	c.openMissing()
-}
-
-// attachment is the address that packets to the server would leave from.
-func (c *Client) attachment() netip.Addr {
-	for _, remote := range c.remotes {
-		if local, err := c.localAddress(remote.Unmap()); err == nil {
-			return local.Unmap()
-		}
-	}
-	return netip.Addr{}
 }
 
 // watchLoneliness tries a new IKE SA when registrations stay unanswered: a

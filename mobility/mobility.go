@@ -45,6 +45,7 @@ const (
 	TriggerSocket  Trigger = "socket"  // the carrier in use ended
 	TriggerClimb   Trigger = "climb"   // a better encapsulation is probed
 	TriggerAsked   Trigger = "asked"   // the user asked
+	TriggerResume  Trigger = "resume"  // the host has slept
 )
 
 // Errors that callers test for; all of them are for the debug log.

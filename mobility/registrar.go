@@ -156,7 +156,7 @@ func (r *Registrar) Start(now time.Time, t Trigger) {
 		}
 	}
 	if r.waiting != "" {
-		if t == TriggerAddress || r.waiting == TriggerClimb {
+		if t == TriggerAddress || t == TriggerResume || r.waiting == TriggerClimb {
 			r.waiting = t
 		}
 		return

@@ -119,7 +119,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	rd := &round{number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
 		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
 	switch t {
-	case TriggerSilence, TriggerSocket:
+	case TriggerSilence, TriggerSocket, TriggerResume:
 		rd.broken = true
 	case TriggerAddress:
 		rd.broken = r.cfg.Usable == nil || !r.cfg.Usable()

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"crypto/ed25519"
 	"log/slog"
 	"net"
@@ -16,7 +15,6 @@ import (
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/ipsec/ike"
-	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
@@ -158,35 +156,6 @@ func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
 		g.Local = id
 	}
 	return g, nil
-}
-
-// watchNetwork makes c notice when this host moves, until ctx ends. Where
-// watching is not possible the client goes on without: silence still tells it.
-func watchNetwork(ctx context.Context, c *client.Config, logger *slog.Logger) (stop func()) {
-	w, err := netwatch.New(logger)
-	if err != nil {
-		logger.LogAttrs(ctx, slog.LevelWarn, "cannot watch the network; moves are noticed later", slog.Any("err", err))
-		return func() {}
-	}
-	changes, done := make(chan struct{}, 1), make(chan struct{})
-	c.Changes, c.LocalAddress, c.HasAddress = changes, netwatch.LocalAddress, netwatch.HasAddress
-	go func() {
-		defer close(done)
-		for e := range w.Events() {
-			logger.LogAttrs(ctx, slog.LevelDebug, "network changed", slog.String("reason", e.Reason))
-			select {
-			case changes <- struct{}{}:
-			default: // one is waiting already
-			}
-		}
-		if ctx.Err() == nil {
-			logger.LogAttrs(ctx, slog.LevelWarn, "watching the network failed; moves are noticed later")
-		}
-	}()
-	return func() {
-		_ = w.Close() // nothing is lost with it
-		<-done
-	}
 }
 
 // profileFlag adds the hidden flag that developers measure with.

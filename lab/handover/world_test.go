@@ -176,6 +176,8 @@ type mobile struct {
 	host   *lab.Host
 	client *client.Client
 	key    ed25519.PrivateKey
+
+	resumed chan<- struct{} // tells the client that its host has slept
 }
 
 // join adds a host in the wifi network and starts its client.
@@ -190,6 +192,7 @@ func (w *world) join(name string, number byte) *mobile {
 	w.mu.Unlock()
 	h := w.in.AddHost(name)
 	h.Attach("if0", w.wifi)
+	resumed := make(chan struct{}, 1)
 	c, err := client.New(client.Config{
 		Logger:  w.logger(name),
 		Network: h,
@@ -205,6 +208,8 @@ func (w *world) join(name string, number byte) *mobile {
 		PrivateKey:   private,
 		Changes:      h.Changes(),
 		LocalAddress: h.LocalAddress,
+		Attachment:   h.Attachment,
+		Resumed:      resumed,
 		HasAddress:   func(a netip.Addr) bool { return slices.Contains(h.Addresses(), a) },
 
 		NoOffload:     !*offload,
@@ -214,7 +219,7 @@ func (w *world) join(name string, number byte) *mobile {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	m := &mobile{w: w, host: h, client: c, key: private}
+	m := &mobile{w: w, host: h, client: c, key: private, resumed: resumed}
 	w.tasks.Go(func() {
 		err := c.Run(w.ctx)
 		switch {

@@ -1,7 +1,7 @@
 // Package netwatch tells that the host's attachment to the network may have
-// changed: an address, a route or a link came or went. It only says that
-// something happened; whoever cares compares what LocalAddress says now with
-// what it said before.
+// changed: an address, a route, a link or a neighbour came or went, or the host
+// slept. It only says that something happened, as soon as the system says so;
+// whoever cares compares what AttachmentTo says now with what it said before.
 //
 // # Limitations
 //
@@ -28,6 +28,9 @@ const (
 	ReasonLink     = "link"
 	ReasonOverflow = "overflow" // the system dropped some news
 	ReasonPoll     = "poll"     // a look at the host found a difference
+	// ReasonNeighbour: a router or other neighbour was found, lost or replaced.
+	ReasonNeighbour = "neighbour"
+	ReasonResume    = "resume" // the host slept
 )
 
 // An Event says that something changed. Several changes that nobody has read

@@ -11,7 +11,7 @@ import (
 )
 
 // groups are the multicast groups of rtnetlink(7) that tell of an attachment.
-const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE
+const groups = unix.RTMGRP_LINK | unix.RTMGRP_IPV4_IFADDR | unix.RTMGRP_IPV4_ROUTE | unix.RTMGRP_IPV6_IFADDR | unix.RTMGRP_IPV6_ROUTE | unix.RTMGRP_NEIGH
 
 // open watches by netlink. The socket is in Go's own poller, so closing it ends
 // the goroutine that reads it.
@@ -71,6 +71,8 @@ func reasonOf(b []byte) string {
 			return ReasonRoute
 		case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 			return ReasonLink
+		case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+			return ReasonNeighbour
 		}
 	}
 	return ""

@@ -133,8 +133,9 @@ func TestReasonOf(t *testing.T) {
 		{message(unix.RTM_DELADDR), ReasonAddress},
 		{message(unix.RTM_NEWROUTE), ReasonRoute},
 		{message(unix.RTM_DELLINK), ReasonLink},
-		{message(unix.RTM_NEWNEIGH), ""},
-		{append(message(unix.RTM_NEWNEIGH), message(unix.RTM_NEWADDR)...), ReasonAddress},
+		{message(unix.RTM_NEWNEIGH), ReasonNeighbour},
+		{message(unix.RTM_NEWQDISC), ""},
+		{append(message(unix.RTM_NEWQDISC), message(unix.RTM_NEWADDR)...), ReasonAddress},
 		{nil, ""},
 		{append([]byte{200}, make([]byte, 15)...), ReasonOverflow},
 	} {
