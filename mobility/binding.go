@@ -59,6 +59,7 @@ type registration struct {
 	probe          bool
 	revision       uint16
 	selected       CarrierID // of the current registration; 0: none yet
+	sent           sent      // by the copies
 	decision       uint16    // the client's last; when it has chosen the server follows
 }
 
@@ -79,6 +80,10 @@ type bound struct {
 	resendAt       time.Time
 	resends        int
 	closeAt        time.Time // superseded; zero: not
+
+	// Of one that came by Rebound: where data goes again if nobody proves it.
+	before   CarrierID
+	revertAt time.Time // zero: it is proven, or was none
 }
 
 // NewBinding makes a Binding without any carrier.
@@ -143,6 +148,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 	b.carriers[c.id] = c
 	c.name, c.seen = a.Seen.Encapsulation, clip(a.Seen)
 	c.verdict = Judge(m.Sent, c.seen)
+	b.reg.sent[c.name] = m.Sent
 	c.received += a.Bytes
 	if a.Validated {
 		c.validated = true
@@ -186,7 +192,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 
 // register begins a new registration.
 func (b *Binding) register(now time.Time, m *regmsg.Request) {
-	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, lifetime: m.Lifetime, probe: m.Probe}
+	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, lifetime: m.Lifetime, probe: m.Probe, sent: make(sent)}
 	for _, c := range b.carriers {
 		c.resendAt = time.Time{}
 		if c.id != b.current.ID && c.generation < b.reg.generation && c.closeAt.IsZero() {
@@ -209,7 +215,10 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	}
 	c.received += a.Bytes
 	if !c.validated {
-		c.validated = true
+		c.validated, c.revertAt = true, time.Time{}
+		if old := b.carriers[c.before]; old != nil {
+			old.closeAt = now.Add(grace)
+		}
 		b.do(Validate{ID: c.id})
 	}
 	if m.PaddedSize > 0 {
@@ -279,7 +288,7 @@ func (b *Binding) Current() Path { return b.current }
 // NextTimeout is when Advance wants to be called; zero: never.
 func (b *Binding) NextTimeout() (t time.Time) {
 	for _, c := range b.carriers {
-		for _, u := range []time.Time{c.closeAt, c.resendAt} {
+		for _, u := range []time.Time{c.closeAt, c.resendAt, c.revertAt} {
 			if !u.IsZero() && (t.IsZero() || u.Before(t)) {
 				t = u
 			}
@@ -291,6 +300,10 @@ func (b *Binding) NextTimeout() (t time.Time) {
 // Advance does what is due at now.
 func (b *Binding) Advance(now time.Time) {
 	for _, c := range b.sorted() {
+		if !c.revertAt.IsZero() && !now.Before(c.revertAt) {
+			b.revert(now, c)
+			continue
+		}
 		if !c.closeAt.IsZero() && !now.Before(c.closeAt) {
 			b.close(c)
 			continue

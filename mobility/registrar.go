@@ -270,6 +270,13 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		switch {
 		case m.Here:
 			rd.upID = id
+			if c.proven {
+				// A NAT may have changed its mapping since.
+				c.verdict = m.Verdict
+				if r.current.ID == id {
+					r.current.Verdict = m.Verdict
+				}
+			}
 		case m.Up == c.name || m.Revision > rd.rec.Revision:
 			rd.upID = 0
 		}

@@ -157,11 +157,11 @@ func (s *Server) guestAt(p *peer, c transports.Carrier) {
 
 // elsewhere makes the function that is told of a guest's data from somewhere
 // new; clients that register need none.
-func (s *Server) elsewhere(p *peer, of *ike.Peer) func(transports.Carrier) {
+func (s *Server) elsewhere(p *peer, of *ike.Peer) func(transports.Carrier, int) {
 	if of.PublicKey != nil {
-		return nil
+		return func(c transports.Carrier, size int) { s.rebound(p, c, size) }
 	}
-	return func(c transports.Carrier) { s.guestHeard(p, c) }
+	return func(c transports.Carrier, _ int) { s.guestHeard(p, c) }
 }
 
 // guestHeard is told of data that came from somewhere new, as when a NAT on the

@@ -375,6 +375,30 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 	})
 }
 
+// rebound is told that a client's newest packet came by a carrier that no
+// registration spoke of: a NAT on the way has changed its mapping.
+func (s *Server) rebound(p *peer, c transports.Carrier, size int) {
+	s.mu.Lock()
+	known := s.ids[c] != 0
+	s.mu.Unlock()
+	used := p.link.Carrier()
+	// Streams cannot be rebound; a new one begins with a registration.
+	if known || used == nil || used == c || used.Name() != c.Name() || c.Validated() {
+		return
+	}
+	s.owner.Offer(func(now time.Time) {
+		if p.session == nil || p.binding == nil {
+			return
+		}
+		p.credit = 2 * size
+		err := p.binding.Rebound(now, mobility.Arrival{Carrier: s.id(c, p), Seen: c.Describe().Reverse(), Bytes: size})
+		if err != nil {
+			s.log.Debug("change of mapping not followed", slog.String("user", p.user.Name), slog.Any("err", err))
+		}
+		s.bindingActions(now, p)
+	})
+}
+
 // setAlarm has p looked at again when it wants to be.
 func (s *Server) setAlarm(p *peer) {
 	var t time.Time

@@ -52,9 +52,10 @@ type Config struct {
 	// Silence is called, on a goroutine of its own, when data has been
 	// unanswered for three round trips. Nil where nobody acts on it.
 	Silence func()
-	// Elsewhere is called when authentic packets came by another carrier than
-	// the one in use. May be nil.
-	Elsewhere func(c transports.Carrier)
+	// Elsewhere is called, on the carrier's reader, when the newest packet of all
+	// so far came by another carrier than the one in use; size is that of its
+	// ESP packet. May be nil.
+	Elsewhere func(c transports.Carrier, size int)
 	// SendFailed is called when a carrier refuses data for another reason than
 	// being closed. May be nil.
 	SendFailed func(c transports.Carrier, err error)

@@ -13,12 +13,12 @@ import (
 // so who sent data and heard nothing for three round trips, at least
 // MinSilence, knows that the path is broken. An idle link sends nothing.
 //
-// Noise must not look like that. One packet and its answer are lost easily, so a
-// third of the limit after data went unanswered the sender begins to ask: with
-// empty packets padded to probeSize, which are answered at once. Three pairs go
-// out, the last at half the limit, and only when half a limit has passed after
-// it is silence declared. Where a fifth of the packets is lost each way, all of
-// them fail in 1 of 1,300 such cases. A process that was not run for a while
+// Noise must not look like that. One packet and its answer are lost easily, so when
+// the answer is overdue the sender begins to ask: with empty packets padded to
+// probeSize, which are answered at once. Three pairs go out, and only when
+// enough time for an answer has passed after them is silence declared. Where a
+// fifth of the packets is lost each way, all of them fail in 1 of 70,000
+// such cases. A process that was not run for a while
 // finds its timer late, and asks and waits all the same before it believes it.
 //
 // The data path only stores times; the timers run while there is traffic.
@@ -38,8 +38,6 @@ type liveness struct {
 	askedFor  int64 // the value of unanswered that they are about
 	lastAsked time.Time
 
-	answered atomic.Int64 // when a probe was answered last, Unix nanoseconds
-
 	mu           sync.Mutex
 	ack, silence *time.Timer
 	stopped      bool
@@ -54,8 +52,15 @@ func (v *liveness) sent() {
 		return
 	}
 	if v.unanswered.CompareAndSwap(0, now) && !v.silenceArmed.Swap(true) {
-		v.arm(&v.silence, v.limit()/3, v.checkSilence)
+		v.arm(&v.silence, v.overdue(), v.checkSilence)
 	}
+}
+
+// overdue is when an answer should have been there: after the delay that the
+// peer may take and a round trip.
+func (v *liveness) overdue() time.Duration {
+	limit := v.limit()
+	return min(max(limit/3, AckDelay+time.Duration(v.rtt.Load())), limit/2)
 }
 
 // sentOther notes that something went out that expects no answer.
@@ -146,16 +151,13 @@ const (
 	// probeSize is the size in bytes of the ESP packet of a probe. An answer,
 	// and any other empty packet, is smaller.
 	probeSize = 64
-	// probeEvery keeps a peer from having more answers sent than make sense.
-	probeEvery = 10 * time.Millisecond
 	// probePairs is how often the sender asks.
-	probePairs = 3
+	probePairs = 5
 )
 
-// probed answers a probe.
-func (v *liveness) probed() {
-	now := time.Now().UnixNano()
-	if last := v.answered.Load(); now-last >= int64(probeEvery) && v.answered.CompareAndSwap(last, now) {
+// probed answers n probes, each: a peer that asks often has reason to.
+func (v *liveness) probed(n int) {
+	for range n {
 		v.sendEmpty(0)
 	}
 }
@@ -165,7 +167,7 @@ func (v *liveness) checkSilence() {
 	if since == 0 {
 		v.silenceArmed.Store(false)
 		if u := v.unanswered.Load(); u != 0 && !v.silenceArmed.Swap(true) {
-			v.arm(&v.silence, v.limit()/3, v.checkSilence)
+			v.arm(&v.silence, v.overdue(), v.checkSilence)
 		}
 		return
 	}
@@ -173,7 +175,7 @@ func (v *liveness) checkSilence() {
 		v.asked, v.askedFor = 0, since
 	}
 	limit, now := v.limit(), time.Now()
-	wait := limit/3 - now.Sub(time.Unix(0, since))
+	wait := v.overdue() - now.Sub(time.Unix(0, since))
 	switch {
 	case v.asked == 0 && wait > 0:
 	case v.asked < probePairs:
@@ -181,11 +183,11 @@ func (v *liveness) checkSilence() {
 		v.sendEmpty(probeSize)
 		v.asked++
 		v.lastAsked = now
-		if wait = limit / 12; v.asked == probePairs {
-			wait = limit / 2
+		if wait = limit / 48; v.asked == probePairs {
+			wait = max(limit-now.Sub(time.Unix(0, since)), limit*5/12)
 		}
 	default:
-		wait = limit/2 - now.Sub(v.lastAsked)
+		wait = max(limit-now.Sub(time.Unix(0, since)), limit*5/12-now.Sub(v.lastAsked))
 	}
 	if wait > 0 {
 		v.arm(&v.silence, wait, v.checkSilence)

@@ -93,6 +93,13 @@ func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
 	batchPool.Put(b)
 }
 
+// newest holds for the packet with the highest sequence number so far. One that
+// was caught and is delivered later from somewhere else is not it.
+func (e *inbound) newest(pkt []byte) bool {
+	low, ok := esp.SequenceLow(pkt)
+	return ok && uint32(e.in.State().Highest) == low
+}
+
 // open opens the packets gathered in b, all of one SA.
 func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	l := e.link
@@ -113,14 +120,12 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		p.credit.Add(3 * int64(size))
 		l.wake()
 	}
-	if !current && l.c.Elsewhere != nil {
-		l.c.Elsewhere(c)
-	}
 	l.packetsReceived.Add(uint64(authentic))
-	bytes := 0
+	bytes, registrations := 0, 0
 	for _, ip := range opened {
 		switch {
 		case regmsg.IsRegistration(ip):
+			registrations++
 			if l.c.Registration != nil {
 				l.c.Registration(ip, c, size/max(len(b.pkts), 1))
 			}
@@ -129,10 +134,14 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 			bytes += len(ip)
 		}
 	}
+	// A registration says itself what it is about.
+	if last := b.pkts[len(b.pkts)-1]; !current && registrations == 0 && l.c.Elsewhere != nil && e.newest(last) {
+		l.c.Elsewhere(c, len(last))
+	}
 	// A dummy packet, which opens to nothing, says only that the peer is there.
 	l.life.heard(current, len(b.data) > 0)
 	if len(opened) == 0 && size >= probeSize*len(b.pkts) {
-		l.life.probed()
+		l.life.probed(authentic)
 	}
 	if len(b.data) > 0 {
 		l.bytesReceived.Add(uint64(bytes))
