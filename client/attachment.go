@@ -5,6 +5,7 @@ import (
 
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/netwatch"
+	"github.com/godwit-net/godwit/transports"
 )
 
 // watch takes the news that addresses or routes may have changed, and that the
@@ -102,4 +103,32 @@ func (c *Client) attachment() netwatch.Attachment {
 		}
 	}
 	return netwatch.Attachment{}
+}
+
+// remembered gives what worked before where the host is now.
+func (c *Client) remembered() []transports.Name { return c.c.Places.Order(c.attached) }
+
+// learn keeps what a registration has found out that has ended: what was
+// selected, then what answered too. A probe asks only some.
+func (c *Client) learn() {
+	r := c.registrar.Last()
+	if !r.Done || r.Number == c.learnt || r.Selected == "" {
+		return
+	}
+	c.learnt = r.Number
+	if r.Trigger == mobility.TriggerClimb || !c.attached.Valid() {
+		return
+	}
+	at, moved := c.attached.Follow(c.attachment())
+	if moved {
+		return // what was found out is not about this place; the news is under way
+	}
+	c.attached = at // with the router's link address, which is known by now
+	worked := []transports.Name{r.Selected}
+	for _, cp := range r.Copies {
+		if !cp.ReplyAt.IsZero() && cp.Encapsulation != r.Selected {
+			worked = append(worked, cp.Encapsulation)
+		}
+	}
+	c.c.Places.Learn(c.attached, worked)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/godwit-net/godwit/mobility/link"
 	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/mobility/owner"
+	"github.com/godwit-net/godwit/mobility/places"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
@@ -62,6 +63,7 @@ type Client struct {
 	retryAt   time.Time           // of the next attempt to connect
 	lonely    time.Time           // since when registrations have had no answer
 	attached  netwatch.Attachment // what attachment gave when it was last asked
+	learnt    uint32              // the registration that Places has learnt from
 	elsewhere bool                // the address of before, if it is there, may lead to another network now
 	keepalive time.Time           // when a NAT keepalive is due
 	remotes   []netip.Addr
@@ -104,6 +106,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	if c.Places == nil {
+		c.Places = places.Open("", c.Logger)
 	}
 	switch c.EarlyData {
 	case "":
@@ -221,6 +226,7 @@ func (c *Client) act(now time.Time) time.Time {
 		c.registrar.Advance(now)
 		c.registrarActions(now)
 		c.watchLoneliness(now)
+		c.learn()
 	}
 	if c.foreign != nil {
 		c.foreignAct(now)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/mobility/netwatch"
+	"github.com/godwit-net/godwit/mobility/places"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -68,6 +69,9 @@ type Config struct {
 	// Resumed tells that this host has been asleep: what was known of the
 	// network counts for nothing then, whatever Attachment says.
 	Resumed <-chan struct{}
+	// Places remembers what worked where. Nil: in this process alone. Its Close
+	// is the caller's.
+	Places *places.Memory
 	// HasAddress tells whether a is an address of this host, so that packets can
 	// still leave from it. Nil: nothing is known, and after a change of network
 	// the old one counts as gone.

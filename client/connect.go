@@ -249,7 +249,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		c.dropNext()
 	}
 	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
-	c.attached, c.replayed = c.attachment(), 0
+	c.attached, c.replayed, c.learnt = c.attachment(), 0, 0
 	c.link.SetRoundTrip(e.RoundTrip)
 	if !in.gateway.IsValid() {
 		c.takeForeign(now, in, e)
@@ -270,6 +270,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		NextID:         c.newID,
 		ReceiveState:   c.link.ReceiveState,
 		Usable:         c.usable,
+		Prefer:         c.remembered,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {

@@ -130,7 +130,7 @@ func (c *Client) use(a mobility.Use) {
 // replay sends again what the server has not received. A climb leaves a path
 // that works: what is under way there arrives.
 func (c *Client) replay(r *regmsg.Reply, asked time.Time) {
-	if h := c.registrar.History(); len(h) == 0 || h[len(h)-1].Trigger == mobility.TriggerClimb {
+	if l := c.registrar.Last(); l.Number == 0 || l.Trigger == mobility.TriggerClimb {
 		return
 	}
 	c.inner.Load().stack.Resume()

@@ -1,7 +1,10 @@
 package mobility
 
 import (
+	"slices"
 	"time"
+
+	"github.com/godwit-net/godwit/transports"
 )
 
 // Data with the request: when the carrier in use is known to work no more,
@@ -13,7 +16,7 @@ import (
 // The likeliest is the most preferred of those that are ready. A stream's
 // handshake proves the path, so when one is ready and a datagram encapsulation
 // still has no answer, which should have been there by then, the stream takes
-// over.
+// over. What worked here before goes before what did not.
 
 // shiftShare is the part of a stream's handshake that an answer by a datagram
 // encapsulation may come later than it, and minShift its least.
@@ -38,13 +41,32 @@ func (r *Registrar) Ready(now time.Time, id CarrierID) {
 	switch {
 	case used == nil:
 		r.provide(c)
+	case r.knownBetter(c.name, used.name):
+		r.provide(c)
 	case reliable(c.name) && !reliable(used.name):
 		if rd.shiftAt.IsZero() {
 			rd.shiftTo, rd.shiftAt = c.id, now.Add(max(now.Sub(c.asked)/shiftShare, minShift))
 		}
+	case r.knownBetter(used.name, c.name):
 	case reliable(c.name) == reliable(used.name) && r.preference(c.name) < r.preference(used.name):
 		r.provide(c)
 	}
+}
+
+// knownBetter holds when a worked here before and b did not. A stream that once
+// passed where datagrams did not need not wait for them.
+func (r *Registrar) knownBetter(a, b transports.Name) bool {
+	p := r.round.prefer
+	return slices.Contains(p, a) && !slices.Contains(p, b)
+}
+
+// remembered is n's place in what worked before, behind all of it if it is not
+// there.
+func remembered(prefer []transports.Name, n transports.Name) int {
+	if i := slices.Index(prefer, n); i >= 0 {
+		return i
+	}
+	return len(prefer)
 }
 
 // provide has data leave by c before it has answered.

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"testing"
 	"time"
+
+	"github.com/godwit-net/godwit/transports"
 )
 
 // ready tells that the last carriers of these names take data.
@@ -99,4 +101,27 @@ func TestNoProvisionalCarrier(t *testing.T) {
 		rt.ready("websocket")
 		rt.want(tt.name + ": too late")
 	}
+}
+
+// TestRememberedStream comes back to a network where nothing but WebSocket
+// passed: data does not wait for datagrams there, and yet all is tried.
+func TestRememberedStream(t *testing.T) {
+	rt := newRegistrarTest(t, func(c *RegistrarConfig) {
+		c.Usable = func() bool { return false }
+		c.Prefer = func() []transports.Name { return []transports.Name{web} }
+	}, udp, tcp, web)
+	rt.settled(TriggerConnect, udp)
+	rt.log = nil
+	rt.r.Start(rt.now, TriggerAddress)
+	rt.drain()
+	rt.want("the best first, none left out", "open websocket", "open udp", "open tcp",
+		"short websocket", "padded websocket", "short udp", "padded udp", "short tcp", "padded tcp")
+	rt.ready("udp")
+	rt.want("better than nothing", "use udp")
+	rt.ready("websocket")
+	rt.want("what worked takes over at once", "use websocket")
+	rt.ready("tcp")
+	rt.want("and keeps the data")
+	rt.mustReply(udp, nil)
+	rt.want("an answer goes before all memory", "confirmation udp", "use udp")
 }

@@ -43,6 +43,11 @@ type RegistrarConfig struct {
 	// stays on it until an answer has come by another.
 	Usable func() bool
 
+	// Prefer gives encapsulations that worked before where the client is now,
+	// the best first; nil is nothing known. It orders the attempts of a
+	// registration, and data with the request leaves by those first. None is left out.
+	Prefer func() []transports.Name
+
 	// ClientDecides lets the client choose by its own order of preference
 	// instead of following the server's replies.
 	ClientDecides bool
@@ -305,6 +310,16 @@ func (r *Registrar) History() []Record {
 		h[i].Copies = slices.Clone(rec.Copies)
 	}
 	return h
+}
+
+// Last tells of the last registration; its Number is zero if there was none.
+func (r *Registrar) Last() Record {
+	if r.round == nil {
+		return Record{}
+	}
+	rec := *r.round.rec
+	rec.Copies = slices.Clone(rec.Copies)
+	return rec
 }
 
 // Actions gives what is to be done, in order, once. It may be called at any

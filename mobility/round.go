@@ -48,6 +48,7 @@ const (
 type round struct {
 	number         uint32
 	identification uint64
+	prefer         []transports.Name
 	probe          bool // a climb: the server moves nothing until the client decides
 	slots          []*slot
 	rec            *Record
@@ -114,9 +115,14 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	if r.round != nil {
 		r.round.rec.Done = true
 	}
+	var prefer []transports.Name
+	if r.cfg.Prefer != nil && !probe {
+		prefer = r.cfg.Prefer()
+		slices.SortStableFunc(names, func(a, b transports.Name) int { return cmp.Compare(remembered(prefer, a), remembered(prefer, b)) })
+	}
 	r.number++
 	r.identification++
-	rd := &round{number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
+	rd := &round{prefer: prefer, number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
 		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
 	switch t {
 	case TriggerSilence, TriggerSocket, TriggerResume:

@@ -18,7 +18,12 @@ import (
 	"github.com/godwit-net/godwit/client/statuspage"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility/places"
 )
+
+// networksFile is the file in a client's folder that remembers what worked at
+// which network.
+const networksFile = "networks.json"
 
 // How often a user hears that the server is still out of reach: first after
 // patience, then at twice the time, up to longestPatience.
@@ -111,6 +116,8 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	if err := adjust(&cc); err != nil {
 		return err
 	}
+	cc.Places = places.Open(filepath.Join(d.Path(), networksFile), logger)
+	defer cc.Places.Close()
 	stopWatching := watchNetwork(ctx, &cc, logger)
 	defer stopWatching()
 	c, err := client.New(cc)

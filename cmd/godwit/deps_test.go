@@ -30,6 +30,7 @@ var mayImport = map[string][]string{
 	"mobility":          {"mobility/regmsg", "transports", "ipsec"},
 	"mobility/regmsg":   {"transports"},
 	"mobility/netwatch": {},
+	"mobility/places":   {"mobility/netwatch", "transports"},
 	"mobility/owner":    {},
 	"mobility/link":     {"mobility", "tunnel", "transports", "ipsec"},
 

@@ -63,3 +63,37 @@ func TestSameAddressElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// TestRememberedPlace comes back to a network that passes nothing but TLS, and
+// then finds it without any such limits.
+func TestRememberedPlace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 100*time.Millisecond)
+		defer w.close()
+		m := w.join("mobile", 2)
+		<-m.client.Ready()
+		settle()
+		w.cell.SetFirewall(lab.OnlyTLS443)
+		visit := func(n *lab.Network) (first, selected string) {
+			m.host.Move("if0", n)
+			settle()
+			r := last(m.client.Status())
+			if len(r.Copies) != 3 {
+				t.Fatalf("tried %+v", r.Copies)
+			}
+			return r.Copies[0].Encapsulation, r.Selected
+		}
+		for i, want := range [][2]string{{"udp", "websocket"}, {"websocket", "websocket"}} {
+			if first, selected := visit(w.cell); first != want[0] || selected != want[1] {
+				t.Errorf("visit %d: tried %s first and took %s, want %v", i, first, selected, want)
+			}
+			if first, selected := visit(w.wifi); first != "udp" || selected != "udp" {
+				t.Errorf("visit %d: back home tried %s first and took %s", i, first, selected)
+			}
+		}
+		w.cell.SetFirewall(nil)
+		if _, selected := visit(w.cell); selected != "udp" {
+			t.Errorf("nothing is blocked any more, and %s was taken", selected)
+		}
+	})
+}
