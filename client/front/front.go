@@ -204,7 +204,13 @@ func (s *Server) serve(c net.Conn) {
 		}
 		if then := p.then; then != nil {
 			p.then = nil
-			then()
+			// On a stack of its own: that of a handshake is deep, and would stay so
+			// for the stream's life.
+			go func() {
+				then()
+				s.remove(c)
+			}()
+			return
 		}
 		s.remove(c)
 	case b == 4:

@@ -96,7 +96,12 @@ func (s *service) serve(c net.Conn) {
 	}
 	if then := w.then; then != nil {
 		w.then = nil
-		then()
+		// On a stack of its own: that of a handshake is deep, and would stay so
+		// for the stream's life.
+		s.wg.Go(func() {
+			defer context.AfterFunc(s.ctx, func() { _ = c.Close() })()
+			then()
+		})
 	}
 }
 

@@ -17,7 +17,7 @@ const (
 	copySize = 45 * 1308
 	// idleSize is what a direction holds that brings little. Most streams wait
 	// most of the time, and there may be many thousands.
-	idleSize = 512
+	idleSize = 256
 )
 
 // HalfClosedIdle ends a connection of which one direction is closed and the
