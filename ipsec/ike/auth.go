@@ -43,13 +43,16 @@ func sharedKeyAuth(p PRF, psk Secret, octets []byte) []byte {
 
 // prove makes our AUTH payload, and a CERT payload before it where there is a
 // key to show.
-func (s *Session) prove(sa *ikeSA, id *message.ID, usePSK bool, psk Secret) ([]message.Payload, error) {
+func (s *Session) prove(sa *ikeSA, id *message.ID, usePSK, withCertificate bool, psk Secret) ([]message.Payload, error) {
 	octets := s.signedOctets(sa, s.role == RoleInitiator, id)
 	if usePSK {
 		if len(psk) == 0 {
 			return nil, errors.New("no shared key")
 		}
 		return []message.Payload{&message.Auth{Method: message.AuthSharedKey, Data: sharedKeyAuth(sa.prf, psk, octets)}}, nil
+	}
+	if s.c.Certificates != nil && withCertificate {
+		return s.certificateProof(octets)
 	}
 	if s.c.PrivateKey == nil {
 		return nil, errors.New("no private key")
@@ -145,8 +148,9 @@ func findID(ps []message.Payload, t message.PayloadType) *message.ID {
 //	    AUTH, [CP(CFG_REQUEST),] SAi2, TSi, TSr} -->
 func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	id := s.c.Local.payload(false)
-	usePSK := s.c.PrivateKey == nil || !s.first.ed25519 && len(s.c.PSK) > 0
-	proof, err := s.prove(sa, id, usePSK, s.c.PSK)
+	certificate := len(s.c.Certificates) > 0
+	usePSK := !certificate && (s.c.PrivateKey == nil || !s.first.ed25519 && len(s.c.PSK) > 0)
+	proof, err := s.prove(sa, id, usePSK, certificate, s.c.PSK)
 	if err != nil {
 		s.close(now, err)
 		return
@@ -158,6 +162,7 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	if s.ini.PeerKey != nil {
 		ps = append(ps, &message.CertRequest{Encoding: message.CertRawPublicKey})
 	}
+	ps = append(ps, s.c.authorities()...)
 	if s.ini.Remote != nil {
 		ps = append(ps, s.ini.Remote.payload(true))
 	}
@@ -186,7 +191,7 @@ func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []messag
 		s.farewell(now, sa, message.InvalidSyntax, message.ErrSyntax)
 		return
 	}
-	if err := s.checkResponder(sa, id, auth, rawKey(ps)); err != nil {
+	if err := s.checkResponder(now, sa, id, auth, ps); err != nil {
 		s.farewell(now, sa, message.AuthenticationFailed, err)
 		return
 	}
@@ -212,9 +217,13 @@ func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []messag
 	s.addChild(now, c)
 }
 
-func (s *Session) checkResponder(sa *ikeSA, id *message.ID, auth *message.Auth, shown ed25519.PublicKey) error {
+func (s *Session) checkResponder(now time.Time, sa *ikeSA, id *message.ID, auth *message.Auth, ps []message.Payload) error {
+	shown := rawKey(ps)
 	if s.ini.Remote != nil && !s.ini.Remote.equal(identity(id)) {
 		return fmt.Errorf("the peer is %q: %w", id.Data, ErrAuthentication)
+	}
+	if len(s.c.Roots) > 0 {
+		return s.verifyCertificate(now, sa, id, auth, ps)
 	}
 	if s.ini.PeerKey == nil {
 		return s.verify(sa, id, auth, nil, s.c.PSK)
@@ -261,7 +270,13 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 	if key != nil && peer.PublicKey != nil && !sameKey(key, peer.PublicKey) {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, ErrPeerKey))
 	}
-	if err := s.verify(sa, id, auth, peer.PublicKey, peer.PSK); err != nil {
+	byCertificate := peer.Certificate && key == nil && showsCertificate(ps)
+	if byCertificate {
+		err = s.verifyCertificate(now, sa, id, auth, ps)
+	} else {
+		err = s.verify(sa, id, auth, peer.PublicKey, peer.PSK)
+	}
+	if err != nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
 	}
 	// A peer that proved itself by a shared key expects the same of us unless
@@ -276,7 +291,8 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 		local = *peer.Local
 	}
 	idr := local.payload(true)
-	proof, err := s.prove(sa, idr, usePSK, psk)
+	// Who proves itself by a certificate expects one.
+	proof, err := s.prove(sa, idr, usePSK && !byCertificate, byCertificate, psk)
 	if err != nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
 	}

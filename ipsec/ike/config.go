@@ -78,6 +78,9 @@ func (c *Config) prepare() error {
 	if err := checkProposals(c.ESPProposals, message.ProtocolESP); err != nil {
 		return fmt.Errorf("ike: ESP proposals: %w", err)
 	}
+	if err := c.checkCertificates(); err != nil {
+		return err
+	}
 	if len(c.VendorIDs) > 8 {
 		return fmt.Errorf("ike: %d vendor IDs", len(c.VendorIDs))
 	}
@@ -104,10 +107,10 @@ func (c *InitiatorConfig) prepare() error {
 	if err := c.Config.prepare(); err != nil {
 		return err
 	}
-	if c.PrivateKey == nil && len(c.PSK) == 0 {
+	if c.PrivateKey == nil && len(c.PSK) == 0 && len(c.Certificates) == 0 {
 		return errors.New("ike: neither a private key nor a shared key")
 	}
-	if c.PeerKey == nil && len(c.PSK) == 0 {
+	if c.PeerKey == nil && len(c.PSK) == 0 && len(c.Roots) == 0 {
 		return errors.New("ike: neither the peer's key nor a shared key")
 	}
 	if c.PeerKey != nil && len(c.PeerKey) != ed25519.PublicKeySize {

@@ -8,10 +8,11 @@
 //
 // # Limitations
 //
-// EAP, X.509 certificates, fragmentation and IKEv1 are not implemented.
+// EAP, fragmentation, revocation of certificates and IKEv1 are not implemented.
 package ike
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"crypto/x509"
@@ -87,6 +88,14 @@ type Config struct {
 	// One of these proves this end's identity.
 	PrivateKey ed25519.PrivateKey // raw public key, RFC 7670 and RFC 8420
 	PSK        Secret             // shared key, RFC 7296, Section 2.15
+	// Certificates are this end's X.509 certificate in DER and those between it
+	// and a root, in this order; CertificateKey signs. Both or neither.
+	Certificates   [][]byte
+	CertificateKey crypto.Signer
+
+	// Roots are the certification authorities that peers' certificates may come
+	// from; an initiator with Roots takes nothing but a certificate.
+	Roots []*x509.Certificate
 
 	// NewSPI gives an unused SPI for an inbound ESP SA; the caller owns that
 	// space. It is required.
@@ -137,6 +146,9 @@ type Peer struct {
 	Name      string
 	PublicKey ed25519.PublicKey // pinned, for raw public keys
 	PSK       Secret            // for shared keys
+	// Certificate lets the peer prove itself by a certificate of Config.Roots
+	// that bears its identity.
+	Certificate bool
 	// Local is what we call ourselves to this peer; Config.Local if it is nil.
 	Local *Identity
 	// Data is the caller's own.

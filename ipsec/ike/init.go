@@ -55,7 +55,7 @@ func (c *Config) vendorIDs() []message.Payload {
 }
 
 func signatureHashes() message.Payload {
-	return &message.Notify{NotifyType: message.SignatureHashAlgorithms, Data: []byte{0, hashIdentity}}
+	return &message.Notify{NotifyType: message.SignatureHashAlgorithms, Data: []byte{0, hashSHA256, 0, hashSHA384, 0, hashSHA512, 0, hashIdentity}}
 }
 
 // sendInit sends, first or anew:
@@ -152,7 +152,11 @@ func (s *Session) learn(ps []message.Payload) {
 	}
 	if n := message.FindNotify(ps, message.SignatureHashAlgorithms); n != nil {
 		for d := n.Data; len(d) >= 2; d = d[2:] {
-			s.first.ed25519 = s.first.ed25519 || binary.BigEndian.Uint16(d) == hashIdentity
+			h := binary.BigEndian.Uint16(d)
+			s.first.ed25519 = s.first.ed25519 || h == hashIdentity
+			if len(s.first.hashes) < 16 {
+				s.first.hashes = append(s.first.hashes, h)
+			}
 		}
 	}
 }
@@ -220,6 +224,7 @@ func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Pay
 	out = append(out, signatureHashes())
 	// RFC 7670, Section 3: without a certification authority.
 	out = append(out, &message.CertRequest{Encoding: message.CertRawPublicKey})
+	out = append(out, s.c.authorities()...)
 	out = append(out, s.c.vendorIDs()...)
 	m := message.Message{Header: s.sa.header(message.IKESAInit, 0, true), Payloads: out}
 	var err error

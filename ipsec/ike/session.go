@@ -67,7 +67,8 @@ type firstExchange struct {
 	request, response []byte // RealMessage1 and 2
 	ni, nr            []byte
 	vendorIDs         [][]byte
-	ed25519           bool // the peer verifies Ed25519 signatures
+	ed25519           bool     // the peer verifies Ed25519 signatures
+	hashes            []uint16 // that the peer verifies signatures with
 	ke                *keyExchange
 
 	// At an initiator.

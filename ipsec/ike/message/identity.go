@@ -47,6 +47,10 @@ func (i *ID) AppendRest(b []byte) []byte {
 	return append(b, i.Data...)
 }
 
+// CertX509 is the certificate encoding "X.509 Certificate - Signature", RFC
+// 7296, Section 3.6.
+const CertX509 uint8 = 4
+
 // CertRawPublicKey is the certificate encoding of RFC 7670: a
 // SubjectPublicKeyInfo in DER.
 const CertRawPublicKey uint8 = 15
