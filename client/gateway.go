@@ -1,7 +1,9 @@
 package client
 
 import (
+	"crypto"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +30,10 @@ type Gateway struct {
 
 	PSK ike.Secret // a shared key
 
+	Certificates   [][]byte            // a certificate in DER, and those between it and a root,
+	CertificateKey crypto.Signer       // with its key,
+	Roots          []*x509.Certificate // and the roots of the gateway's
+
 	PrivateKey ed25519.PrivateKey // a raw public key,
 	PeerKey    ed25519.PublicKey  // with the gateway's, pinned
 }
@@ -36,8 +42,9 @@ func (g *Gateway) check() error {
 	switch {
 	case len(g.Local.Data) == 0:
 		return errors.New("an own identity is needed")
+	case len(g.Certificates) > 0 && g.CertificateKey != nil && len(g.Roots) > 0:
 	case len(g.PSK) == 0 && (g.PrivateKey == nil || g.PeerKey == nil):
-		return errors.New("a shared key or a pair of keys is needed")
+		return errors.New("a shared key, a certificate with roots, or a pair of keys is needed")
 	}
 	return nil
 }
@@ -72,6 +79,10 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			NewSPI:     c.table.NewSPI,
 			KeyLog:     c.c.KeyLog,
 			MOBIKE:     true,
+
+			Certificates:   g.Certificates,
+			CertificateKey: g.CertificateKey,
+			Roots:          g.Roots,
 
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,

@@ -171,7 +171,7 @@ func (d *ServerDir) InviteAll(names []string, now time.Time, validFor time.Durat
 // holds the lock for as long as it uses them.
 type places struct {
 	d          *ServerDir
-	names      map[string]string // in lower case: names that differ in case only are one file on some systems
+	names      map[string]string       // in lower case: names that differ in case only are one file on some systems
 	expired    map[string]ClientRecord // those whose links were not used in time: who takes the name gets their place
 	identities map[string]string       // index to name
 	used       map[netip.Addr]bool

@@ -124,6 +124,7 @@ type ClientRecord struct {
 	PublicKey ed25519.PublicKey // of a godwit client
 	Identity  string            // what a user's IKEv2 client calls itself; empty for godwit clients
 	PSK       string            // a user's shared key; empty if there is none
+	Certified bool              // a user proves itself by a certificate that bears its identity
 	Password  string            // a user's password for EAP; empty if there is none
 	Inner4    netip.Addr
 	Inner6    netip.Addr

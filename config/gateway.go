@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"net"
-	"path/filepath"
 	"strconv"
 	"strings"
 )
@@ -33,6 +32,8 @@ type Gateway struct {
 	// absolute. One of these ways is chosen:
 
 	PSKFile string // a shared key, in the file's first line
+
+	Certificates CertificateFiles // of both ends' authorities
 
 	ServerKey ed25519.PublicKey // the gateway's raw public key,
 	KeyFile   string            // and this client's private key, in PEM
@@ -70,12 +71,13 @@ func (t *table) gateway() *Gateway {
 	} else {
 		s.known = append(s.known, "server_key", "key_file")
 	}
+	g.Certificates = s.certificateFiles()
 	if len(values) > 0 {
 		s.err = s.done() // a key mistyped tells more than one missing
 	}
-	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil); {
+	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil) + btoi(g.Certificates.Certificate != ""); {
 	case ways != 1:
-		s.fail("psk_file", strconv.Itoa(ways)+" ways to prove who is who", "give one of psk_file or server_key")
+		s.fail("psk_file", strconv.Itoa(ways)+" ways to prove who is who", "give one of psk_file, certificate_file or server_key")
 	case g.Local == "" && g.ServerKey == nil:
 		s.fail("local", "a key is missing", "add a line such as local = \"carol@example.org\"")
 	}
@@ -94,23 +96,20 @@ func btoi(b bool) int {
 
 // A GatewaySecret is what the files of a Gateway hold.
 type GatewaySecret struct {
-	PSK []byte
-	Key ed25519.PrivateKey
+	PSK         []byte
+	Key         ed25519.PrivateKey
+	Credentials *Credentials
 }
 
 // load reads the files that g names.
 func (g *Gateway) load(dir string) (s GatewaySecret, err error) {
-	at := func(name string) string {
-		if filepath.IsAbs(name) {
-			return name
-		}
-		return filepath.Join(dir, name)
-	}
 	switch {
 	case g.PSKFile != "":
-		s.PSK, err = readLine(at(g.PSKFile))
+		s.PSK, err = readLine(in(dir, g.PSKFile))
 	case g.KeyFile != "":
-		s.Key, err = readKey(at(g.KeyFile))
+		s.Key, err = readKey(in(dir, g.KeyFile))
+	default:
+		s.Credentials, err = g.Certificates.load(dir)
 	}
 	return s, err
 }

@@ -20,6 +20,9 @@ type IKEv2 struct {
 	Listen []netip.AddrPort
 	// DNS is handed out; none means the server's own inner address.
 	DNS []netip.Addr
+	// Certificates are the server's, and the authorities of users' ones; none
+	// means shared keys alone.
+	Certificates CertificateFiles
 }
 
 // IKEPort is the port where IKE is not encapsulated, RFC 7296, Section 2.
@@ -61,6 +64,7 @@ func (t *table) ikev2(server *Server) *IKEv2 {
 		}
 		k.DNS = append(k.DNS, a)
 	}
+	k.Certificates = s.certificateFiles()
 	if err := s.done(); t.err == nil {
 		t.err = err
 	}

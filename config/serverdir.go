@@ -43,6 +43,8 @@ type ServerDir struct {
 	Config      Server
 	Key         ed25519.PrivateKey
 	Certificate tls.Certificate
+	// Credentials are of Config.IKEv2; nil if there are none.
+	Credentials *Credentials
 
 	// Logger hears of broken files in clients/; nil discards. Set it before
 	// the folder is used.
@@ -128,6 +130,11 @@ func LoadServer(dir string) (*ServerDir, error) {
 	}
 	if d.Certificate, err = loadCertificate(dir); err != nil {
 		return nil, err
+	}
+	if k := s.IKEv2; k != nil {
+		if d.Credentials, err = k.Certificates.load(dir); err != nil {
+			return nil, err
+		}
 	}
 	return d, nil
 }

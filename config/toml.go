@@ -488,8 +488,9 @@ func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 	if _, user := t.values["identity"]; user {
 		r.Identity = t.need("identity", "carol@example.org")
 		r.PSK, r.Password = t.text("psk", "a secret"), t.text("password", "a secret")
-		if (r.PSK == "") == (r.Password == "") {
-			t.fail("psk", "a user needs either psk or password", "remove the user and add it again")
+		r.Certified = t.flag("certificate", false)
+		if btoi(r.PSK != "")+btoi(r.Password != "")+btoi(r.Certified) != 1 {
+			t.fail("psk", "a user needs one of psk, password or certificate", "remove the user and add it again")
 		}
 	} else {
 		r.PublicKey = t.publicKey("public_key")
@@ -579,6 +580,9 @@ func (r *ClientRecord) encode() []byte {
 		lines = []line{{"What the user's IKEv2 client calls itself, and its secret.", "identity", r.Identity}}
 		if r.PSK != "" {
 			lines = append(lines, line{"", "psk", r.PSK})
+		}
+		if r.Certified {
+			lines = append(lines, line{"", "certificate", true})
 		}
 		if r.Password != "" {
 			lines = append(lines, line{"", "password", r.Password})

@@ -5,8 +5,10 @@ package server
 
 import (
 	"context"
+	"crypto"
 	"crypto/ed25519"
 	"crypto/tls"
+	"crypto/x509"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -74,6 +76,7 @@ type User struct {
 	Name           string
 	Inner4, Inner6 netip.Addr // fixed inner addresses out of the pools
 	PSK            ike.Secret // of a guest that proves itself by a shared key
+	Certificate    bool       // a guest proves itself by a certificate
 }
 
 // Guests are IKEv2 clients that are not godwit, such as those built into
@@ -88,6 +91,11 @@ type Guests struct {
 	Lookup func(id ike.Identity) (*User, error)
 	// DNS servers to hand out; none means the server's own inner addresses.
 	DNS []netip.Addr
+	// Certificates, CertificateKey and Roots are for users with certificates;
+	// see package ike. All or none.
+	Certificates   [][]byte
+	CertificateKey crypto.Signer
+	Roots          []*x509.Certificate
 	// Router lets their packets out. New sets its Gateways, SendUDP and SendICMP.
 	Router *egress.Router
 }

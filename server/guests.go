@@ -73,7 +73,7 @@ func (s *Server) lookupGuest(id ike.Identity) (*ike.Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &ike.Peer{Name: u.Name, PSK: u.PSK, Local: &g.Identity, Data: find}, nil
+	return &ike.Peer{Name: u.Name, PSK: u.PSK, Certificate: u.Certificate, Local: &g.Identity, Data: find}, nil
 }
 
 // wantsHomeAgent tells whether a configuration payload is about registrations:

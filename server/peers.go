@@ -49,7 +49,7 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 	if err != nil {
 		return nil, fmt.Errorf("own key: %w", err)
 	}
-	return ike.NewResponder(ike.ResponderConfig{
+	rc := ike.ResponderConfig{
 		Config: ike.Config{
 			Logger:     s.log,
 			Local:      id,
@@ -63,7 +63,11 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 		},
 		Lookup: s.lookup,
 		Assign: s.assign,
-	})
+	}
+	if g := s.c.Guests; g != nil {
+		rc.Certificates, rc.CertificateKey, rc.Roots = g.Certificates, g.CertificateKey, g.Roots
+	}
+	return ike.NewResponder(rc)
 }
 
 // A finder finds a peer's user again, who may have been removed meanwhile.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto"
 	"crypto/ed25519"
 	"log/slog"
 	"net"
@@ -63,7 +64,7 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 	if err != nil {
 		return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Path() + ", server.toml, [ikev2], identity", Do: "write the server's domain name", Err: err}
 	}
-	return &server.Guests{
+	g := &server.Guests{
 		Identity: id,
 		Listen:   k.Listen,
 		DNS:      k.DNS,
@@ -76,14 +77,19 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 			if err != nil {
 				return nil, err
 			}
-			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6, PSK: ike.Secret(r.PSK)}, nil
+			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6, PSK: ike.Secret(r.PSK), Certificate: r.Certified}, nil
 		},
 		Router: &egress.Router{
 			Policy:   egressPolicy(d),
 			Resolver: netip.AddrPortFrom(config.SystemResolver(), 53),
 			Logger:   logger,
 		},
-	}, nil
+	}
+	if c := d.Credentials; c != nil {
+		g.Certificates, g.Roots = c.Certificate.Certificate, c.Roots
+		g.CertificateKey, _ = c.Certificate.PrivateKey.(crypto.Signer) // all of crypto/tls are
+	}
+	return g, nil
 }
 
 // egressPolicy is what clients may reach.
@@ -132,6 +138,10 @@ func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
 		return nil, nil
 	}
 	g := &client.Gateway{PSK: d.Secret.PSK, PrivateKey: d.Secret.Key, PeerKey: c.ServerKey}
+	if s := d.Secret.Credentials; s != nil {
+		g.Certificates, g.Roots = s.Certificate.Certificate, s.Roots
+		g.CertificateKey, _ = s.Certificate.PrivateKey.(crypto.Signer) // all of crypto/tls are
+	}
 	for _, id := range []struct {
 		key, text string
 		set       func(ike.Identity)

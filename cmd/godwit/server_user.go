@@ -29,6 +29,7 @@ lets such clients in. Remove a user with "godwit server remove NAME".`,
 	}
 	dir := dirFlag(cmd, "server")
 	id := cmd.Flags().String("id", "", "what the client calls itself (default NAME)")
+	certificate := cmd.Flags().Bool("certificate", false, "the user proves itself by a certificate that bears the identity, instead of a shared secret")
 	stdin := cmd.Flags().Bool("secret-stdin", false, "read the secret from standard input instead of making one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		d, err := loadServer(dir)
@@ -43,13 +44,18 @@ lets such clients in. Remove a user with "godwit server remove NAME".`,
 		if err != nil {
 			return usage(cmd, "wrong identity: "+err.Error(), "write a name, a mail address or an IP address")
 		}
+		if *certificate && *stdin {
+			return usage(cmd, "both --certificate and --secret-stdin", "give one of them")
+		}
 		secret := rand.Text()
-		if *stdin {
+		if *certificate {
+			secret = ""
+		} else if *stdin {
 			if secret, err = secretFrom(cmd.InOrStdin()); err != nil {
 				return err
 			}
 		}
-		r, err := d.AddUser(config.ClientRecord{Name: args[0], Identity: parsed.String(), PSK: secret}, time.Now())
+		r, err := d.AddUser(config.ClientRecord{Name: args[0], Identity: parsed.String(), PSK: secret, Certified: *certificate}, time.Now())
 		if err != nil {
 			return err
 		}
@@ -59,7 +65,7 @@ lets such clients in. Remove a user with "godwit server remove NAME".`,
 			server = k.Identity
 		}
 		fmt.Fprintf(out, "server and its identity: %s\nlocal identity: %s\n", server, r.Identity)
-		if !*stdin {
+		if secret != "" && !*stdin {
 			fmt.Fprintf(out, "shared secret: %s\n", secret)
 		}
 		if d.Config.IKEv2 == nil {

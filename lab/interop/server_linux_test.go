@@ -27,6 +27,13 @@ type server struct {
 // lines go into its table [ikev2].
 func startServer(t *testing.T, n *netns.Network, lines string, args ...string) *server {
 	t.Helper()
+	return startServerWith(t, n, lines, nil, []string{"user", "add", "carol", "--id", clientName, "--secret-stdin"}, args...)
+}
+
+// startServerWith is startServer with files in the server's folder, and another
+// command that makes the user.
+func startServerWith(t *testing.T, n *netns.Network, lines string, files map[string]string, user []string, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, host: n.Server, dir: t.TempDir()}
 	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
 	s.must("", "init", "--endpoint", endpoint, "--listen", endpoint, "--allow", netns.TargetNet.String())
@@ -38,7 +45,12 @@ func startServer(t *testing.T, n *netns.Network, lines string, args ...string) *
 	if _, err := f.WriteString("\n[ikev2]\nidentity = \"" + gatewayName + "\"\n" + lines + "\n"); err != nil {
 		t.Fatal(err)
 	}
-	s.must(sharedKey, "user", "add", "carol", "--id", clientName, "--secret-stdin")
+	for name, text := range files {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.must(sharedKey, user...)
 	s.run(args...)
 	return s
 }

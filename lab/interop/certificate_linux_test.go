@@ -1,0 +1,151 @@
+//go:build netns
+
+package interop
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-net/godwit/lab/netns"
+)
+
+// A pki is an authority with a certificate for each end, in PEM.
+type pki struct{ ca, gwCert, gwKey, clCert, clKey string }
+
+func newPKI(t *testing.T, kind string) (p pki) {
+	t.Helper()
+	key := func() (k crypto.Signer) {
+		var err error
+		if kind == "ed25519" {
+			_, k, err = ed25519.GenerateKey(rand.Reader)
+		} else {
+			k, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	toPEM := func(der []byte) string {
+		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	}
+	template := func(name string) *x509.Certificate {
+		return &x509.Certificate{
+			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
+			KeyUsage: x509.KeyUsageDigitalSignature,
+		}
+	}
+	caKey, ca := key(), template("test authority")
+	ca.IsCA, ca.KeyUsage = true, x509.KeyUsageCertSign
+	sign := func(c *x509.Certificate, k crypto.Signer) string {
+		der, err := x509.CreateCertificate(rand.Reader, c, ca, k.Public(), caKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return toPEM(der)
+	}
+	p.ca = sign(ca, caKey)
+	gwKey, gw := key(), template(gatewayName)
+	gw.DNSNames = []string{gatewayName}
+	gw.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
+	clKey, cl := key(), template(clientName)
+	cl.EmailAddresses = []string{clientName}
+	p.gwCert, p.gwKey = sign(gw, gwKey), pkcs8(t, gwKey)
+	p.clCert, p.clKey = sign(cl, clKey), pkcs8(t, clKey)
+	return p
+}
+
+// strongSwanCertificate makes a strongSwan that uses the certificate of one end.
+func (p pki) strongSwan(gateway bool, esp string) strongSwan {
+	mine, theirs, cert, key := clientName, gatewayName, p.clCert, p.clKey
+	if gateway {
+		mine, theirs, cert, key = gatewayName, clientName, p.gwCert, p.gwKey
+	}
+	return strongSwan{
+		gateway: gateway, esp: esp, secrets: " ",
+		local:  "auth = pubkey\n      certs = own.crt\n      id = " + mine,
+		remote: "auth = pubkey\n      cacerts = ca.crt\n      id = " + theirs,
+		files: map[string]string{
+			"x509/own.crt": cert, "x509ca/ca.crt": p.ca, "private/own.key": key,
+		},
+	}
+}
+
+var espAlgorithms = []string{"aes128gcm16", "aes256gcm16", "chacha20poly1305"}
+
+const certificateLines = "certificate_file = \"own.crt\"\ncertificate_key_file = \"own.key\"\nca_file = \"ca.crt\"\n"
+
+func TestClientCertificate(t *testing.T) {
+	for _, kind := range []string{"ed25519", "ecdsa"} {
+		for _, algorithm := range espAlgorithms {
+			t.Run(kind+" "+algorithm, func(t *testing.T) {
+				n := gatewayNetwork(t, netns.Config{})
+				p := newPKI(t, kind)
+				startCharon(t, n.Server, p.strongSwan(true, algorithm+"-noesn"))
+				c := newClient(t, n.Clients[0].Host, "identity = \""+gatewayName+"\"\nlocal = \""+clientName+"\"\n"+certificateLines,
+					map[string]string{"own.crt": p.clCert, "own.key": p.clKey, "ca.crt": p.ca})
+				c.run()
+				echoes(t, within(t, time.Minute), c.DialContext, echoAddress, 1<<18)
+			})
+		}
+	}
+	t.Run("another authority", func(t *testing.T) {
+		n := gatewayNetwork(t, netns.Config{})
+		p, other := newPKI(t, "ecdsa"), newPKI(t, "ecdsa")
+		startCharon(t, n.Server, p.strongSwan(true, ""))
+		c := newClient(t, n.Clients[0].Host, "identity = \""+gatewayName+"\"\nlocal = \""+clientName+"\"\n"+certificateLines,
+			map[string]string{"own.crt": p.clCert, "own.key": p.clKey, "ca.crt": other.ca})
+		if line := c.fails(); !strings.Contains(line, "not to be trusted") {
+			t.Errorf("it says %q", line)
+		}
+	})
+}
+
+func TestServerCertificate(t *testing.T) {
+	for _, kind := range []string{"ed25519", "ecdsa"} {
+		for _, algorithm := range espAlgorithms {
+			t.Run(kind+" "+algorithm, func(t *testing.T) {
+				ctx := within(t, time.Minute)
+				n := serverNetwork(t, netns.Config{})
+				p := newPKI(t, kind)
+				certifiedServer(t, n, p, p.ca)
+				cl := startCharon(t, n.Clients[0].Host, p.strongSwan(false, algorithm+"-x25519-noesn"))
+				if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+					t.Fatalf("not connected: %s", out)
+				}
+				echoes(t, ctx, n.Clients[0].DialContext, echoAddress, 1<<18)
+			})
+		}
+	}
+	t.Run("another authority", func(t *testing.T) {
+		n := serverNetwork(t, netns.Config{})
+		p := newPKI(t, "ecdsa")
+		s := certifiedServer(t, n, p, newPKI(t, "ecdsa").ca)
+		cl := startCharon(t, n.Clients[0].Host, p.strongSwan(false, ""))
+		if out := cl.connect(); !strings.Contains(out, "AUTHENTICATION_FAILED") {
+			t.Errorf("it came in: %s", out)
+		}
+		if err := s.Stderr.Expect(within(t, 10*time.Second), "not to be trusted"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// certifiedServer is a server with a certificate, and a user with one of an
+// authority.
+func certifiedServer(t *testing.T, n *netns.Network, p pki, userCA string) *server {
+	t.Helper()
+	return startServerWith(t, n, certificateLines, map[string]string{"own.crt": p.gwCert, "own.key": p.gwKey, "ca.crt": userCA},
+		[]string{"user", "add", "carol", "--id", clientName, "--certificate"})
+}
