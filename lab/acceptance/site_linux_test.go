@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"strconv"
@@ -61,7 +60,7 @@ func (c *counter) wait(ctx context.Context, n int64) error {
 
 // A site is a web site at the target. /hello says hello, and to whom. /stream
 // sends size bytes that look random and are the same each time, as far as the
-// gate lets it.
+// gate lets it. /upload gives the SHA-256 of what it is sent.
 type site struct {
 	gate counter
 
@@ -78,6 +77,12 @@ func startSite(t *testing.T, n *netns.Network, address string) *site {
 		fmt.Fprintf(w, "hello %s, this is %s\n", r.RemoteAddr, r.Host)
 	})
 	mux.HandleFunc("GET /stream", s.stream)
+	mux.HandleFunc("POST /upload", func(w http.ResponseWriter, r *http.Request) {
+		sum := sha256.New()
+		if _, err := io.Copy(sum, r.Body); err == nil {
+			fmt.Fprintf(w, "%x\n", sum.Sum(nil))
+		}
+	})
 	server := &http.Server{Handler: mux, ConnState: func(c net.Conn, state http.ConnState) {
 		if state == http.StateNew {
 			s.mu.Lock()
@@ -105,7 +110,7 @@ func (s *site) stream(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Length", strconv.FormatInt(size, 10))
-	source := rand.NewChaCha8([32]byte([]byte("a deterministic stream of bytes.")))
+	source := streamSource()
 	hash := sha256.New()
 	buf := make([]byte, 64<<10)
 	for sent := int64(0); sent < size; {

@@ -1,0 +1,87 @@
+//go:build netns
+
+package acceptance
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"github.com/godwit-net/godwit/lab/netns"
+)
+
+const lan = 5 * time.Millisecond // one way; near enough for a fast test
+
+// deaf keeps a host from sending the ICMP messages that tell of the path's MTU.
+const deaf = `
+	table inet deaf {
+		chain output {
+			type filter hook output priority filter; policy accept;
+			icmp type destination-unreachable drop
+			icmpv6 type { destination-unreachable, packet-too-big } drop
+		}
+	}`
+
+func TestUDPOnly(t *testing.T) {
+	network{
+		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
+			Out: "meta l4proto != udp counter drop",
+			In:  "meta l4proto != udp counter drop",
+		}},
+		encapsulation: "udp", verdict: "napt",
+	}.cross(t)
+}
+
+func TestTCPOnly(t *testing.T) {
+	network{
+		access:        netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
+		encapsulation: "tcp", verdict: "nat",
+	}.cross(t)
+}
+
+func TestIPv6Only(t *testing.T) {
+	network{
+		access:        netns.AccessConfig{Families: netns.IPv6, Delay: lan},
+		endpoint:      net.JoinHostPort(netns.ServerIPv6.String(), "443"),
+		listen:        "[::]:443",
+		encapsulation: "udp", verdict: "none",
+	}.cross(t)
+}
+
+// The core stands for the home router that the server is behind.
+func TestPortForward(t *testing.T) {
+	network{
+		access:   netns.AccessConfig{Delay: lan},
+		endpoint: "198.51.100.77:8443",
+		before: func(_ *testing.T, n *netns.Network) {
+			n.Core.Rules(`
+				table ip forward {
+					chain prerouting {
+						type nat hook prerouting priority dstnat; policy accept;
+						ip daddr 198.51.100.77 meta l4proto { tcp, udp } th dport 8443 dnat to 198.51.100.2:443
+					}
+				}`)
+		},
+		encapsulation: "udp", verdict: "destination",
+	}.cross(t)
+}
+
+func TestSmallPacketsOnly(t *testing.T) {
+	network{
+		access: netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.Firewall{
+			Out: "meta l4proto udp meta length > 600 counter drop",
+			In:  "meta l4proto udp meta length > 600 counter drop",
+		}},
+		encapsulation: "tcp", verdict: "nat",
+	}.cross(t)
+}
+
+func TestUploadDead(t *testing.T) {
+	network{
+		// What begins a flow passes, so that the way down is open.
+		access: netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.Firewall{
+			Out: "meta l4proto udp meta length > 300 counter drop",
+		}},
+		encapsulation: "tcp", verdict: "nat",
+	}.cross(t)
+}

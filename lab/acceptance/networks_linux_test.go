@@ -1,0 +1,148 @@
+//go:build netns
+
+package acceptance
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/godwit-net/godwit/lab/netns"
+)
+
+// A network is one that a client finds itself in, and what godwit makes of it.
+type network struct {
+	name   string
+	access netns.AccessConfig // Name is set by cross
+
+	// endpoint is how the client names the server, and listen where the server
+	// listens; the server's IPv4 address and port 443 if empty.
+	endpoint, listen string
+	// server has more flags for godwit server init.
+	server []string
+	// before runs when the hosts are there, before the server starts.
+	before func(*testing.T, *netns.Network)
+	// joined may change the client's folder before it runs.
+	joined func(t *testing.T, c *client)
+	// client has more flags for godwit client run.
+	client []string
+
+	encapsulation string // that it has to settle on
+	verdict       string
+	// also looks at the running client at the end. It may be nil.
+	also func(*testing.T, *netns.Network, *client)
+}
+
+// each is how much goes each way.
+const each = 50 * mega
+
+// cross has a client find its way through the network to its server, moves data
+// both ways, and checks sums, encapsulation and verdict.
+func (w network) cross(t *testing.T) {
+	t.Helper()
+	ctx := within(t, 3*time.Minute)
+	w.access.Name = "access"
+	n := netns.New(t, netns.Config{Access: []netns.AccessConfig{w.access}})
+	if w.before != nil {
+		w.before(t, n)
+	}
+	address := net.JoinHostPort(netns.TargetIPv4.String(), "8000")
+	startSite(t, n, address)
+	s := w.startServer(t, n)
+	c := joinClient(t, s, n.Clients[0])
+	if w.joined != nil {
+		w.joined(t, c)
+	}
+	c.run(t, w.client...)
+	c.wantBothWays(t, ctx, "http://"+address)
+	// What the data went by, or better: a climb may have come meanwhile.
+	at := c.await(t, ctx, fmt.Sprintf("%s, verdict %s", w.encapsulation, w.verdict), func(s status) bool {
+		return s.State == "connected" && s.Path.Encapsulation == w.encapsulation && s.Path.Verdict == w.verdict
+	})
+	t.Log(at)
+	if w.also != nil {
+		w.also(t, n, c)
+	}
+}
+
+func (w network) startServer(t *testing.T, n *netns.Network) *server {
+	t.Helper()
+	s := &server{host: n.Server, dir: t.TempDir()}
+	if w.listen == "" {
+		w.listen = net.JoinHostPort(netns.ServerIPv4.String(), "443")
+	}
+	if w.endpoint == "" {
+		w.endpoint = w.listen
+	}
+	must(t, s.host, append([]string{"server", "init", "--endpoint", w.endpoint, "--listen", w.listen,
+		"--allow", netns.TargetNet.String(), "--dir", s.dir}, w.server...)...)
+	setOffload(t, filepath.Join(s.dir, "server.toml"))
+	s.Process = start(t, s.host, "server", "run", "--dir", s.dir)
+	return s
+}
+
+// wantBothWays moves data down and up through the client's proxy and compares
+// the sums.
+func (c *client) wantBothWays(t *testing.T, ctx context.Context, site string) {
+	t.Helper()
+	if err := c.upload(ctx, site+"/upload"); err != nil {
+		t.Fatalf("upload: %v", err)
+	}
+	if err := c.fetch(ctx, fmt.Sprintf("%s/stream?size=%d", site, each)); err != nil {
+		t.Fatalf("download: %v", err)
+	}
+}
+
+// streamSource gives the bytes of the site's streams.
+func streamSource() io.Reader {
+	return rand.NewChaCha8([32]byte([]byte("a deterministic stream of bytes.")))
+}
+
+func (c *client) fetch(ctx context.Context, url string) error {
+	d := &download{done: make(chan struct{})}
+	if err := d.get(ctx, c, url); err != nil {
+		return err
+	}
+	want := sha256.New()
+	if _, err := io.CopyN(want, streamSource(), each); err != nil {
+		return err
+	}
+	if d.sum != hex.EncodeToString(want.Sum(nil)) {
+		return fmt.Errorf("sum is %s, not %x", d.sum, want.Sum(nil))
+	}
+	return nil
+}
+
+func (c *client) upload(ctx context.Context, url string) error {
+	tr := &http.Transport{DialContext: c.DialContext}
+	defer tr.CloseIdleConnections()
+	sum := sha256.New()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, url, io.TeeReader(io.LimitReader(streamSource(), each), sum))
+	if err != nil {
+		return err
+	}
+	req.ContentLength = each
+	resp, err := tr.RoundTrip(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	got, err := io.ReadAll(io.LimitReader(resp.Body, 1000))
+	if err != nil {
+		return err
+	}
+	if want := hex.EncodeToString(sum.Sum(nil)); resp.StatusCode != http.StatusOK || string(bytes.TrimSpace(got)) != want {
+		return fmt.Errorf("%s, %q, not %s", resp.Status, strings.TrimSpace(string(got)), want)
+	}
+	return nil
+}
