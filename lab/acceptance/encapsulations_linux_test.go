@@ -32,6 +32,42 @@ func TestUDPOnly(t *testing.T) {
 	}.cross(t)
 }
 
+// Bare ESP comes after the first registration has found no translation. Data goes
+// on by UDP where ESP passes a probe and nothing more.
+func TestESP(t *testing.T) {
+	for name, tt := range map[string]struct {
+		network
+		firewall netns.Firewall // once ESP is in use
+		then     string
+	}{
+		"passes": {network: network{access: netns.AccessConfig{Delay: lan}}, then: "esp"},
+		"IPv6": {network: network{
+			access:   netns.AccessConfig{Delay: lan, Families: netns.IPv6},
+			endpoint: net.JoinHostPort(netns.ServerIPv6.String(), "443"), listen: "[::]:443",
+		}, then: "esp"},
+		"probe only": {
+			network:  network{access: netns.AccessConfig{Delay: lan}},
+			firewall: netns.Firewall{Out: "meta l4proto esp counter drop", In: "meta l4proto esp counter drop"},
+			then:     "udp",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := tt.network
+			w.encapsulation, w.verdict = "esp", "none"
+			w.encapsulations = []string{"esp", "udp", "tcp"}
+			w.also = func(t *testing.T, n *netns.Network, c *client) {
+				n.Access[0].SetFirewall(tt.firewall)
+				c.wantBothWays(t, within(t, time.Minute), siteURL)
+				s := c.status(t)
+				if s.Path.Encapsulation != tt.then || s.Path.Verdict != "none" {
+					t.Errorf("then: %s", s)
+				}
+			}
+			w.cross(t)
+		})
+	}
+}
+
 func TestTCPOnly(t *testing.T) {
 	network{
 		access:        netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},

@@ -12,6 +12,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,6 +31,8 @@ type network struct {
 	endpoint, listen string
 	// server has more flags for godwit server init.
 	server []string
+	// encapsulations are named in both folders; those that init writes if nil.
+	encapsulations []string
 	// before runs when the hosts are there, before the server starts.
 	before func(*testing.T, *netns.Network)
 	// joined may change the client's folder before it runs.
@@ -42,6 +45,11 @@ type network struct {
 	// also looks at the running client at the end. It may be nil.
 	also func(*testing.T, *netns.Network, *client)
 }
+
+// siteAddress is where the target has its site.
+var siteAddress = net.JoinHostPort(netns.TargetIPv4.String(), "8000")
+
+var siteURL = "http://" + siteAddress
 
 // each is how much goes each way.
 const each = 50 * mega
@@ -56,15 +64,15 @@ func (w network) cross(t *testing.T) {
 	if w.before != nil {
 		w.before(t, n)
 	}
-	address := net.JoinHostPort(netns.TargetIPv4.String(), "8000")
-	startSite(t, n, address)
+	startSite(t, n, siteAddress).gate.set(each)
 	s := w.startServer(t, n)
 	c := joinClient(t, s, n.Clients[0])
+	w.setEncapsulations(t, c.dir, "client.toml")
 	if w.joined != nil {
 		w.joined(t, c)
 	}
 	c.run(t, w.client...)
-	c.wantBothWays(t, ctx, "http://"+address)
+	c.wantBothWays(t, ctx, siteURL)
 	// What the data went by, or better: a climb may have come meanwhile.
 	at := c.await(t, ctx, fmt.Sprintf("%s, verdict %s", w.encapsulation, w.verdict), func(s status) bool {
 		return s.State == "connected" && s.Path.Encapsulation == w.encapsulation && s.Path.Verdict == w.verdict
@@ -87,18 +95,44 @@ func (w network) startServer(t *testing.T, n *netns.Network) *server {
 	must(t, s.host, append([]string{"server", "init", "--endpoint", w.endpoint, "--listen", w.listen,
 		"--allow", netns.TargetNet.String(), "--dir", s.dir}, w.server...)...)
 	setOffload(t, filepath.Join(s.dir, "server.toml"))
+	w.setEncapsulations(t, s.dir, "server.toml")
 	s.Process = start(t, s.host, "server", "run", "--dir", s.dir)
 	return s
 }
 
+func (w network) setEncapsulations(t *testing.T, dir, file string) {
+	t.Helper()
+	if w.encapsulations == nil {
+		return
+	}
+	changeFile(t, filepath.Join(dir, file), `encapsulations = ["udp", "tcp", "websocket"]`,
+		fmt.Sprintf(`encapsulations = ["%s"]`, strings.Join(w.encapsulations, `", "`)))
+}
+
+// changeFile replaces a piece of a file that has to be there.
+func changeFile(t *testing.T, file, from, to string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := strings.Replace(string(b), from, to, 1)
+	if changed == string(b) {
+		t.Fatalf("%s does not say %s:\n%s", file, from, b)
+	}
+	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // wantBothWays moves data down and up through the client's proxy and compares
 // the sums.
-func (c *client) wantBothWays(t *testing.T, ctx context.Context, site string) {
+func (c *client) wantBothWays(t *testing.T, ctx context.Context, from string) {
 	t.Helper()
-	if err := c.upload(ctx, site+"/upload"); err != nil {
+	if err := c.upload(ctx, from+"/upload"); err != nil {
 		t.Fatalf("upload: %v", err)
 	}
-	if err := c.fetch(ctx, fmt.Sprintf("%s/stream?size=%d", site, each)); err != nil {
+	if err := c.fetch(ctx, fmt.Sprintf("%s/stream?size=%d", from, each)); err != nil {
 		t.Fatalf("download: %v", err)
 	}
 }
