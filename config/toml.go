@@ -349,9 +349,12 @@ const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123
 // CheckEncapsulations tells whether names are encapsulations that can be
 // configured, each at most once. The error is an *Error.
 func CheckEncapsulations(names []string) error {
-	known := DefaultEncapsulations()
+	known := append([]string{"esp"}, DefaultEncapsulations()...)
 	if len(names) == 0 {
 		return &Error{What: "no encapsulation is named", Do: "name one or more of " + strings.Join(known, ", ")}
+	}
+	if len(names) == 1 && names[0] == "esp" {
+		return &Error{What: "esp cannot be alone: links begin with another encapsulation", Do: "name udp or another beside it"}
 	}
 	for i, n := range names {
 		if !slices.Contains(known, n) {

@@ -86,6 +86,10 @@ type Registrar struct {
 	paced   time.Time
 	waiting Trigger // put off; empty if none
 
+	// espFails says that ESP was silent here although its probe had passed: some
+	// networks let the first packets through. A change of address forgets it.
+	espFails bool
+
 	climbAt    time.Time
 	climbTries int
 }
@@ -222,6 +226,7 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 	if r.current.ID != id {
 		return
 	}
+	r.espFails = r.espFails || r.current.Name == transports.ESP
 	r.current = Path{}
 	if r.round != nil && !r.round.rec.Done && r.bestProven() != nil {
 		r.round.leads = true

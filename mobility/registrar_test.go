@@ -467,6 +467,44 @@ func TestESPIsClimbedToWithoutTranslation(t *testing.T) {
 	}
 }
 
+// ESP that passes the probe and no data is given up here, and tried again elsewhere.
+func TestESPThatIsSilentIsRemembered(t *testing.T) {
+	none := func(m *regmsg.Reply) { m.Verdict = None }
+	toESP := func(m *regmsg.Reply) { none(m); m.Up, m.Down, m.Revision = transports.ESP, transports.ESP, 1 }
+	rt := newRegistrarTest(t, nil, transports.ESP, udp)
+	connect := func(trigger Trigger) {
+		rt.r.Start(rt.now, trigger)
+		rt.drain()
+		rt.after(ms)
+		rt.mustReply(udp, none)
+		rt.drain()
+		rt.after(2 * time.Second)
+		rt.mustReply(udp, none) // to the confirmation
+		rt.drain()
+		rt.log = nil
+		rt.after(20 * time.Second)
+	}
+	climbed := func() bool { return slices.Contains(rt.log, "open esp") }
+	connect(TriggerConnect)
+	for range 2 { // to the probe, and to the decision
+		rt.mustReply(transports.ESP, toESP)
+		rt.drain()
+	}
+	if n := rt.r.Current().Name; n != transports.ESP {
+		t.Fatalf("data leaves by %q, not by the probe's ESP", n)
+	}
+	rt.after(10 * time.Second)
+	connect(TriggerSilence)
+	rt.after(time.Hour)
+	if climbed() {
+		t.Error("ESP is tried again although data was lost by it here")
+	}
+	connect(TriggerAddress)
+	if !climbed() {
+		t.Error("ESP is not tried in another network")
+	}
+}
+
 func TestAdoptedCarriers(t *testing.T) {
 	id := CarrierID(50)
 	rt := newRegistrarTest(t, func(c *RegistrarConfig) { c.NextID = func() CarrierID { id++; return id } }, udp, tcp, web)

@@ -104,11 +104,14 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 		}
 		r.climbTries++
 	case TriggerSilence, TriggerSocket:
+		r.espFails = r.espFails || r.current.Name == transports.ESP
 		// A fall soon after a climb must not start the climbing anew, or the
 		// link would swing.
 		if !r.current.Since.IsZero() && now.Sub(r.current.Since) >= maxClimb {
 			r.climbTries = 0
 		}
+	case TriggerAddress:
+		r.climbTries, r.espFails = 0, false
 	default:
 		r.climbTries = 0
 	}
@@ -213,7 +216,7 @@ func (r *Registrar) better() (names []transports.Name) {
 			break
 		}
 		// "esp is tried only where the verdict was none": design, Section 6.
-		if n != transports.ESP || r.current.Verdict == None && r.current.RTT > 0 {
+		if n != transports.ESP || !r.espFails && r.current.Verdict == None && r.current.RTT > 0 {
 			names = append(names, n)
 		}
 	}

@@ -28,7 +28,7 @@ type Config struct {
 	Network transports.Network
 	// Listen is the one address and port of all encapsulations.
 	Listen netip.AddrPort
-	// Encapsulations to serve, best first: of udp, tcp, websocket. Empty: all three.
+	// Encapsulations to serve, best first: of esp, udp, tcp, websocket. Empty: all but esp.
 	Encapsulations []transports.Name
 
 	PrivateKey     ed25519.PrivateKey // what clients pin

@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/esp"
 	"github.com/godwit-net/godwit/transports/portmux"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
@@ -79,6 +80,12 @@ func (s *Server) listen() (*ports, error) {
 		}
 		p.add(u.Serve, u.Close)
 	}
+	if has(transports.ESP) {
+		if err := s.listenESP(p); err != nil {
+			p.close()
+			return nil, err
+		}
+	}
 	if s.c.Guests != nil {
 		if err := s.listenGuests(p); err != nil {
 			p.close()
@@ -86,4 +93,27 @@ func (s *Server) listen() (*ports, error) {
 		}
 	}
 	return p, nil
+}
+
+// listenESP binds a raw socket for each family that the server listens on.
+func (s *Server) listenESP(p *ports) error {
+	locals := []netip.Addr{p.addr.Addr()}
+	if a := locals[0]; !a.IsValid() || a.IsUnspecified() {
+		locals = []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}
+	}
+	opened := 0
+	var failed error
+	for _, local := range locals {
+		e, err := esp.Listen(s.c.Network, local.Unmap(), s)
+		if err != nil {
+			failed = err
+			continue // a host may have one family alone
+		}
+		opened++
+		p.add(e.Serve, e.Close)
+	}
+	if opened == 0 {
+		return failed
+	}
+	return nil
 }

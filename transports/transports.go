@@ -197,6 +197,19 @@ type Network interface {
 	ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error)
 }
 
+// A RawNetwork is a Network that also has sockets of IP protocol 50 (RFC 4303).
+// Their addresses have port 0, and what is read and written is without IP header.
+type RawNetwork interface {
+	Network
+	// DialESP gives a socket that exchanges packets with one address; its own
+	// address is a real one, never the unspecified address. An error matches
+	// os.ErrPermission where the right to raw sockets is missing.
+	DialESP(ctx context.Context, local, remote netip.Addr) (net.Conn, error)
+	// ListenESP gives a socket for the packets of all others to local, which may
+	// be the unspecified address of either family and stands for that family then.
+	ListenESP(ctx context.Context, local netip.Addr) (PacketConn, error)
+}
+
 // A PacketConn is an unconnected UDP socket. *net.UDPConn is one.
 type PacketConn interface {
 	ReadFromUDPAddrPort(b []byte) (n int, addr netip.AddrPort, err error)

@@ -19,6 +19,7 @@ import (
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/esp"
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
@@ -107,6 +108,8 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 	var list []transports.Transport
 	for _, n := range encapsulations {
 		switch transports.Name(n) {
+		case transports.ESP:
+			list = append(list, esp.New())
 		case transports.UDP:
 			list = append(list, udp.New(udp.Options{NoOffload: d.Config.NoOffload}))
 		case transports.TCP:

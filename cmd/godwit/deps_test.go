@@ -36,9 +36,11 @@ var mayImport = map[string][]string{
 
 	// An encapsulation knows the words, and how packets are framed in streams;
 	// never another encapsulation.
-	"transports":           {},
-	"transports/stream":    {"transports"},
-	"transports/udp":       {"transports"},
+	"transports":        {},
+	"transports/stream": {"transports"},
+	"transports/udp":    {"transports"},
+	// Bare ESP is what UDP carries, without UDP's header.
+	"transports/esp":       {"transports", "transports/udp"},
 	"transports/tcp":       {"transports", "transports/stream"},
 	"transports/websocket": {"transports", "transports/stream"},
 	"transports/portmux":   {},

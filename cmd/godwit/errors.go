@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/transports/esp"
 )
 
 // Windows has error numbers of its own for these.
@@ -27,6 +28,9 @@ func isErrno(err error, unix, windows syscall.Errno) bool {
 func listenError(err error, address, setting string) error {
 	e := &config.Error{What: "cannot listen: " + lastCause(err), Where: address, Do: "choose another address with " + setting, Err: err}
 	switch {
+	case errors.Is(err, esp.ErrRight):
+		e.What = "the encapsulation esp needs the right to raw sockets"
+		e.Do = "run with the capability CAP_NET_RAW, or take esp out of encapsulations in server.toml"
 	case isErrno(err, syscall.EADDRINUSE, wsaEADDRINUSE):
 		e.What = "the port is in use"
 		e.Do = "stop the program that uses it, or choose another port with " + setting

@@ -43,7 +43,7 @@ func Listen(n transports.Network, local netip.AddrPort, h transports.Handler) (*
 func (o Options) Listen(n transports.Network, local netip.AddrPort, h transports.Handler) (*Listener, error) {
 	conn, err := n.ListenUDP(context.Background(), local)
 	if err != nil {
-		return nil, fmt.Errorf("listen on %s over udp: %w", local, err)
+		return nil, fmt.Errorf("listen on %s over %s: %w", local, o.name(), err)
 	}
 	o = o.withDefaults()
 	sock := wrapPacketConn(conn, !o.NoOffload && !o.IKEOnly)
@@ -76,10 +76,10 @@ func (l *Listener) Serve() error {
 	}
 	l.mu.Unlock()
 	for _, c := range live {
-		l.handler.Closed(c, fmt.Errorf("udp carrier to %s: %w", c.peer.remote, net.ErrClosed))
+		l.handler.Closed(c, fmt.Errorf("%s carrier to %s: %w", c.Name(), c.peer.remote, net.ErrClosed))
 	}
 	l.wg.Wait()
-	return fmt.Errorf("receive over udp: %w", err)
+	return fmt.Errorf("receive over %s: %w", l.opts.name(), err)
 }
 
 func (l *Listener) receive() error {
@@ -147,13 +147,13 @@ type served struct {
 	prev, next *served // in the cache
 }
 
-func (c *served) Name() transports.Name { return transports.UDP }
+func (c *served) Name() transports.Name { return c.l.opts.name() }
 func (c *served) MTU() int              { return c.mtu }
 func (c *served) Validated() bool       { return false }
 
 func (c *served) Describe() transports.Description {
 	return transports.Description{
-		Encapsulation: transports.UDP,
+		Encapsulation: c.Name(),
 		Source:        netip.AddrPortFrom(c.peer.local, c.l.local.Port()),
 		Destination:   c.peer.remote,
 	}
@@ -161,10 +161,10 @@ func (c *served) Describe() transports.Description {
 
 func (c *served) Send(ps []transports.Packet) error {
 	if !c.alive() {
-		return fmt.Errorf("send over udp: %w", net.ErrClosed)
+		return fmt.Errorf("send over %s: %w", c.Name(), net.ErrClosed)
 	}
 	if err := sendAll(ps, c.mtu, c.l.sock, c.peer); err != nil {
-		return fmt.Errorf("send over udp: %w", err)
+		return fmt.Errorf("send over %s: %w", c.Name(), err)
 	}
 	return nil
 }
@@ -172,10 +172,10 @@ func (c *served) Send(ps []transports.Packet) error {
 // Keepalive implements Keepaliver.
 func (c *served) Keepalive() error {
 	if !c.alive() {
-		return fmt.Errorf("send over udp: %w", net.ErrClosed)
+		return fmt.Errorf("send over %s: %w", c.Name(), net.ErrClosed)
 	}
 	if err := c.l.sock.write(keepalive, len(keepalive), c.peer); err != nil {
-		return fmt.Errorf("send over udp: %w", err)
+		return fmt.Errorf("send over %s: %w", c.Name(), err)
 	}
 	return nil
 }
@@ -203,5 +203,5 @@ func (c *served) Close() error {
 }
 
 func (c *served) tell() {
-	c.l.handler.Closed(c, fmt.Errorf("udp carrier to %s: %w", c.peer.remote, net.ErrClosed))
+	c.l.handler.Closed(c, fmt.Errorf("%s carrier to %s: %w", c.Name(), c.peer.remote, net.ErrClosed))
 }

@@ -41,6 +41,12 @@ type socket interface {
 	close() error
 }
 
+// A runWriter is a connection that writes a run in fewer calls. to is zero for
+// a connected one.
+type runWriter interface {
+	WriteRun(b []byte, segment int, to netip.AddrPort) error
+}
+
 // plainConn is a connected socket without offloads.
 type plainConn struct{ net.Conn }
 
@@ -48,11 +54,14 @@ func (s plainConn) read(b []byte) (int, int, peer, error) {
 	n, err := s.Read(b)
 	return n, n, peer{}, err
 }
-func (s plainConn) write(b []byte, _ int, _ peer) error {
+func (s plainConn) write(b []byte, segment int, _ peer) error {
+	if r, ok := s.Conn.(runWriter); ok {
+		return r.WriteRun(b, segment, netip.AddrPort{})
+	}
 	_, err := s.Write(b)
 	return err
 }
-func (s plainConn) joins() bool  { return false }
+func (s plainConn) joins() bool  { _, ok := s.Conn.(runWriter); return ok }
 func (s plainConn) close() error { return s.Close() }
 
 // plainPacketConn is an unconnected socket without offloads.
@@ -62,11 +71,14 @@ func (s plainPacketConn) read(b []byte) (int, int, peer, error) {
 	n, from, err := s.ReadFromUDPAddrPort(b)
 	return n, n, peer{remote: transports.Unmap(from)}, err
 }
-func (s plainPacketConn) write(b []byte, _ int, to peer) error {
+func (s plainPacketConn) write(b []byte, segment int, to peer) error {
+	if r, ok := s.PacketConn.(runWriter); ok {
+		return r.WriteRun(b, segment, to.remote)
+	}
 	_, err := s.WriteToUDPAddrPort(b, to.remote)
 	return err
 }
-func (s plainPacketConn) joins() bool  { return false }
+func (s plainPacketConn) joins() bool  { _, ok := s.PacketConn.(runWriter); return ok }
 func (s plainPacketConn) close() error { return s.Close() }
 
 // sendAll sends ps in order, in runs of equal size where the socket joins them.

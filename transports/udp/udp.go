@@ -39,6 +39,17 @@ type Options struct {
 	// IKEOnly is for a server's port 500: each datagram is an IKE message
 	// without the non-ESP marker, and ESP cannot be sent (RFC 7296, Section 2.23).
 	IKEOnly bool
+	// Bare is for package esp: there is no UDP header, as the network's sockets
+	// are those of IP protocol 50. All ports are zero.
+	Bare bool
+}
+
+// name is what the carriers are called.
+func (o Options) name() transports.Name {
+	if o.Bare {
+		return transports.ESP
+	}
+	return transports.UDP
 }
 
 func (o Options) withDefaults() Options {
@@ -56,7 +67,11 @@ func (o Options) withDefaults() Options {
 
 // mtu is what remains of WireMTU for one ESP packet.
 func (o Options) mtu(remote netip.Addr) int {
-	const ipv4, ipv6, udp = 20, 40, 8
+	const ipv4, ipv6 = 20, 40
+	udp := 8
+	if o.Bare {
+		udp = 0
+	}
 	if remote.Is4() {
 		return o.WireMTU - ipv4 - udp
 	}
@@ -79,19 +94,19 @@ func New(o Options) transports.Transport { return &transport{o.withDefaults()} }
 
 type transport struct{ opts Options }
 
-func (t *transport) Name() transports.Name { return transports.UDP }
+func (t *transport) Name() transports.Name { return t.opts.name() }
 
 // Dial opens a socket and sends the first packets; it waits for nothing.
 func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
 	conn, err := o.Network.DialUDP(ctx, o.Local, o.Remote)
 	if err != nil {
-		return nil, fmt.Errorf("dial %s over udp: %w", o.Remote, err)
+		return nil, fmt.Errorf("dial %s over %s: %w", o.Remote, t.Name(), err)
 	}
 	c := &client{
 		sock:    wrapConn(conn, !t.opts.NoOffload),
 		handler: o.Handler,
 		desc: transports.Description{
-			Encapsulation: transports.UDP,
+			Encapsulation: t.Name(),
 			Source:        transports.AddrPort(conn.LocalAddr()),
 			Destination:   transports.AddrPort(conn.RemoteAddr()),
 		},
@@ -100,7 +115,7 @@ func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.
 	if o.First != nil {
 		if err := c.Send(o.First(c.desc)); err != nil && fatal(err) {
 			conn.Close()
-			return nil, fmt.Errorf("dial %s over udp: %w", o.Remote, err)
+			return nil, fmt.Errorf("dial %s over %s: %w", o.Remote, t.Name(), err)
 		}
 	}
 	go c.run()
@@ -118,7 +133,7 @@ type client struct {
 	cause error // why it ended; nil while it lives
 }
 
-func (c *client) Name() transports.Name             { return transports.UDP }
+func (c *client) Name() transports.Name             { return c.desc.Encapsulation }
 func (c *client) MTU() int                          { return c.mtu }
 func (c *client) Describe() transports.Description  { return c.desc }
 func (c *client) Validated() bool                   { return false }
@@ -139,9 +154,9 @@ func (c *client) sent(err error) error {
 		c.end(err)
 	}
 	if !c.alive() {
-		return fmt.Errorf("send over udp: %w: %w", net.ErrClosed, err)
+		return fmt.Errorf("send over %s: %w: %w", c.Name(), net.ErrClosed, err)
 	}
-	return fmt.Errorf("send over udp: %w", err)
+	return fmt.Errorf("send over %s: %w", c.Name(), err)
 }
 
 func (c *client) alive() bool {
@@ -178,7 +193,7 @@ func (c *client) run() {
 	c.mu.Lock()
 	err := c.cause
 	c.mu.Unlock()
-	c.handler.Closed(c, fmt.Errorf("udp carrier to %s: %w", c.desc.Destination, err))
+	c.handler.Closed(c, fmt.Errorf("%s carrier to %s: %w", c.Name(), c.desc.Destination, err))
 }
 
 // fatal tells errors of the path and the socket from those of one packet.

@@ -1,0 +1,7 @@
+//go:build !linux
+
+package system
+
+import "net"
+
+func tuneRaw(*net.IPConn) {}
