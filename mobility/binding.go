@@ -55,6 +55,7 @@ type registration struct {
 	generation     uint64 // counts registrations; 0: there was none
 	number         uint32
 	identification uint64
+	began          time.Time // when its first copy came
 	lifetime       uint16
 	probe          bool
 	revision       uint16
@@ -170,9 +171,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		c.padTo = min(c.padTo, a.Bytes)
 	}
 	before := b.carriers[b.reg.selected]
-	// A fresh carrier of the same encapsulation means that the client has given
-	// up the other one.
-	moves := first && !b.reg.probe && b.reg.decision == 0 && (before == nil || b.prefers(c, before) || c.name == before.name)
+	moves := first && !b.late(now, c) && !b.reg.probe && b.reg.decision == 0 && (before == nil || b.replaces(c, before))
 	if moves {
 		b.choose(c)
 	}
@@ -190,9 +189,24 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 	return nil
 }
 
+// replaces holds when c, heard later than o, had better carry the data. A fresh
+// carrier of the same encapsulation means that the client has given up the
+// other one.
+func (b *Binding) replaces(c, o *bound) bool {
+	return b.prefers(c, o) || c.name == o.name && c.id > o.id
+}
+
+// late holds when c's copy comes so long after the registration's first that
+// somebody may have held it back to deliver it from elsewhere. Where a path is
+// proven, data leaves it only when the cookie has come back.
+func (b *Binding) late(now time.Time, c *bound) bool {
+	selected := b.carriers[b.reg.selected]
+	return !c.validated && selected != nil && selected.validated && now.Sub(b.reg.began) > lateAfter
+}
+
 // register begins a new registration.
 func (b *Binding) register(now time.Time, m *regmsg.Request) {
-	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, lifetime: m.Lifetime, probe: m.Probe, sent: make(sent)}
+	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, sent: make(sent)}
 	for _, c := range b.carriers {
 		c.resendAt = time.Time{}
 		if c.id != b.current.ID && c.generation < b.reg.generation && c.closeAt.IsZero() {
@@ -237,7 +251,7 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 		if moves {
 			b.use(now, c)
 		}
-	case c.proven && b.reg.decision == 0 && !b.reg.probe && c.padTo > 0 && (selected == nil || c != selected && b.prefers(c, selected)):
+	case c.proven && b.reg.decision == 0 && !b.reg.probe && c.padTo > 0 && (selected == nil || c != selected && b.replaces(c, selected)):
 		b.choose(c)
 		b.reply(c, 0, regmsg.CodeAccepted)
 		if selected != nil {
@@ -436,6 +450,10 @@ const (
 	// RFC 9000, Section 8.
 	amplification = 3
 	shortReply    = 512 // bytes that a short reply is reckoned to have, at most
+
+	// lateAfter is how long after a registration's first copy the others come,
+	// at the most, where nobody holds them back.
+	lateAfter = 5 * time.Second
 
 	maxBound = 24 // carriers of one client
 )
