@@ -110,6 +110,9 @@ type Client struct {
 	// EarlyData is known (the default), always or never: for which destinations
 	// a stream's first bytes leave before the destination has answered.
 	EarlyData string
+	// Forward are ports of this machine that lead to targets, each written as
+	// "tcp 127.0.0.1:2222 git.example.org:22".
+	Forward []string
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

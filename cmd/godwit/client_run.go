@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/client/forward"
 	"github.com/godwit-net/godwit/client/front"
 	"github.com/godwit-net/godwit/client/statuspage"
 	"github.com/godwit-net/godwit/config"
@@ -130,6 +131,12 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	}
 	defer control.close()
 
+	forwards, err := listenForwards(d, c, logger)
+	if err != nil {
+		return err
+	}
+	defer forwards.Close()
+
 	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(c), Logger: logger})
 	results := make(chan error, 2)
 	running := 2
@@ -165,6 +172,24 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 			return nil
 		}
 	}
+}
+
+// listenForwards opens the ports that client.toml has lead elsewhere.
+func listenForwards(d *config.ClientDir, c *client.Client, logger *slog.Logger) (*forward.Set, error) {
+	fc := forward.Config{Dial: c.Dial, Associate: c.Associate, Logger: logger}
+	where := filepath.Join(d.Path(), "client.toml") + ", forward"
+	for _, text := range d.Config.Forward {
+		r, err := forward.Parse(text)
+		if err != nil {
+			return nil, &config.Error{What: err.Error(), Where: where, Do: `write it as "tcp 127.0.0.1:2222 git.example.org:22"`, Err: err}
+		}
+		fc.Rules = append(fc.Rules, r)
+	}
+	s, err := forward.Listen(fc)
+	if err != nil {
+		return nil, &config.Error{What: err.Error(), Where: where, Do: "use another port, or end the program that has it", Err: err}
+	}
+	return s, nil
 }
 
 // ended makes an error of the end of something that should have gone on.

@@ -19,6 +19,7 @@ var mayImport = map[string][]string{
 	"cmd": {""},
 
 	"client":            {"client", "mobility", "tunnel", "transports", "ipsec"},
+	"client/forward":    {"tunnel/relay"},
 	"client/front":      {"tunnel/relay"},
 	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
 	"client/statuspage": {"client"},
@@ -68,7 +69,7 @@ var belongsTo = map[string][]string{
 	"github.com/BurntSushi/toml":     {"config"},
 	"github.com/spf13/cobra":         {"cmd"},
 	"github.com/coder/websocket":     {"transports/websocket"},
-	"github.com/things-go/go-socks5": {"client/front", "server/egress"},
+	"github.com/things-go/go-socks5": {"client/front", "client/forward", "server/egress"},
 	"github.com/vishvananda/netlink": {"lab"},
 	"github.com/vishvananda/netns":   {"lab"},
 }
