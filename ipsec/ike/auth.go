@@ -242,7 +242,7 @@ func (s *Session) farewell(now time.Time, sa *ikeSA, t NotifyType, err error) {
 		p = &message.Notify{NotifyType: t}
 	}
 	if b, sealErr := sa.seal(message.Informational, sa.nextSend, false, []message.Payload{p}); sealErr == nil {
-		s.emit(Send{Message: b})
+		s.sendAll(b, nil, false)
 	}
 	s.close(now, err)
 }

@@ -84,6 +84,11 @@ func (c *Config) prepare() error {
 	if len(c.VendorIDs) > 8 {
 		return fmt.Errorf("ike: %d vendor IDs", len(c.VendorIDs))
 	}
+	if c.FragmentSize == 0 {
+		c.FragmentSize = defaultFragmentSize
+	} else if c.FragmentSize > 0 && c.FragmentSize < minFragmentSize {
+		return fmt.Errorf("ike: fragments of %d bytes", c.FragmentSize)
+	}
 	for _, d := range []struct {
 		v   *time.Duration
 		def time.Duration

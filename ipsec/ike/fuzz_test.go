@@ -71,7 +71,11 @@ func FuzzSession(f *testing.F) {
 		if len(script) > 4096 {
 			return
 		}
-		p := newPair(t)
+		p := newPair(t, func(p *pair) {
+			if len(script)%2 == 1 {
+				p.ic.FragmentSize, p.rc.FragmentSize = minFragmentSize, minFragmentSize
+			}
+		})
 		next := func() int {
 			if len(script) == 0 {
 				return 0

@@ -8,7 +8,7 @@
 //
 // # Limitations
 //
-// EAP, fragmentation, revocation of certificates and IKEv1 are not implemented.
+// EAP, revocation of certificates and IKEv1 are not implemented.
 package ike
 
 import (
@@ -102,6 +102,11 @@ type Config struct {
 	NewSPI func() uint32
 
 	VendorIDs [][]byte // sent in IKE_SA_INIT
+
+	// FragmentSize is the most bytes of an encrypted message that goes whole to a
+	// peer that takes fragments (RFC 7383), and of each fragment: at least 256,
+	// 1200 by default; negative neither sends nor takes fragments.
+	FragmentSize int
 
 	// MOBIKE lets an initiator offer, and a responder accept, that the addresses
 	// of SAs change (RFC 4555).

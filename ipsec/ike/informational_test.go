@@ -224,10 +224,10 @@ func TestFaultyRequests(t *testing.T) {
 			t.Fatal(err)
 		}
 		sa.nextSend++
-		p.r.Receive(p.now, b, nil, source)
+		p.r.Receive(p.now, b[0], nil, source)
 		n := len(p.raw)
 		p.collect()
-		reply, err := sa.open(p.raw[n])
+		reply, _, err := sa.open(&sa.responses, sa.nextSend-1, p.raw[n])
 		if err != nil {
 			t.Fatal(err)
 		}

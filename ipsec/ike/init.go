@@ -79,14 +79,15 @@ func (s *Session) sendInit(now time.Time) {
 		&message.Nonce{Data: f.ni})
 	ps = append(ps, s.natDetection()...)
 	ps = append(ps, signatureHashes())
+	ps = append(ps, s.c.fragmentation()...)
 	ps = append(ps, s.c.vendorIDs()...)
 	m := message.Message{Header: s.sa.header(message.IKESAInit, 0, false), Payloads: ps}
-	var err error
-	if r.msg, err = m.AppendBinary(nil); err != nil {
+	msg, err := m.AppendBinary(nil)
+	if err != nil {
 		s.close(now, err)
 		return
 	}
-	f.request = r.msg
+	f.request, r.msgs = msg, [][]byte{msg}
 	s.launch(now, s.sa, r)
 }
 
@@ -135,6 +136,7 @@ func (s *Session) initResponse(now time.Time, sa *ikeSA, r *request, h *message.
 	f.response, f.nr = msg, nonce.Data
 	s.learn(m.Payloads)
 	sa.spiR = h.ResponderSPI
+	sa.fragment = s.c.agreedFragment(m.Payloads)
 	// SKEYSEED = prf(Ni | Nr, g^ir)
 	seed := c.prf.sum(slices.Concat(f.ni, f.nr), shared)
 	sa.setKeys(c, newIKEKeys(c.prf, c.cipher, seed, f.ni, f.nr, sa.spiI, sa.spiR))
@@ -222,6 +224,9 @@ func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Pay
 		out = append(out, s.natDetection()...)
 	}
 	out = append(out, signatureHashes())
+	if s.sa.fragment = s.c.agreedFragment(ps); s.sa.fragment > 0 {
+		out = append(out, s.c.fragmentation()...)
+	}
 	// RFC 7670, Section 3: without a certification authority.
 	out = append(out, &message.CertRequest{Encoding: message.CertRawPublicKey})
 	out = append(out, s.c.authorities()...)

@@ -34,7 +34,7 @@ func (s *Session) startIKE(now time.Time, t task) {
 //	SKEYSEED = prf(SK_d (old), g^ir (new) | Ni | Nr)
 func successor(old *ikeSA, c choice, initiator bool, spiI, spiR uint64, shared, ni, nr []byte) *ikeSA {
 	seed := old.prf.sum(old.keys.d, shared, ni, nr)
-	sa := &ikeSA{keyLog: old.keyLog, initiator: initiator, spiI: spiI, spiR: spiR}
+	sa := &ikeSA{keyLog: old.keyLog, fragment: old.fragment, initiator: initiator, spiI: spiI, spiR: spiR}
 	sa.setKeys(c, newIKEKeys(c.prf, c.cipher, seed, ni, nr, spiI, spiR))
 	return sa
 }

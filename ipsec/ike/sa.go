@@ -38,8 +38,11 @@ type ikeSA struct {
 
 	nextSend, nextRecv uint32
 	lastRequest        [sha256.Size]byte // of the last request answered
-	lastResponse       []byte            // as it was sent
+	lastResponse       [][]byte          // as it was sent
 	request            *request          // ours that is under way
+
+	fragment            int // the size of our fragments; 0 without fragmentation
+	requests, responses assembly
 
 	peerRekey *peerRekey // what the peer's rekeying of this SA made during ours
 }
@@ -83,7 +86,7 @@ func (k requestKind) exchange() message.ExchangeType {
 type request struct {
 	kind requestKind
 	id   uint32
-	msg  []byte
+	msgs [][]byte // one, or fragments
 
 	first    time.Time // when it went out first
 	next     time.Time // when it goes out again
@@ -147,23 +150,14 @@ func (sa *ikeSA) is(h *message.Header) bool {
 		(h.ResponderSPI == sa.spiR || sa.spiR == 0)
 }
 
-func (sa *ikeSA) seal(e message.ExchangeType, id uint32, response bool, ps []message.Payload) ([]byte, error) {
+// seal encrypts a message, in fragments if it is long.
+func (sa *ikeSA) seal(e message.ExchangeType, id uint32, response bool, ps []message.Payload) ([][]byte, error) {
 	m := message.Message{Header: sa.header(e, id, response), Payloads: ps}
-	return m.AppendSealed(nil, sa.out)
-}
-
-// open decrypts a message. An error that does not match message.ErrSyntax or
-// *message.CriticalError means that the message may be anyone's.
-func (sa *ikeSA) open(msg []byte) ([]message.Payload, error) {
-	m, err := message.Parse(msg)
-	if err != nil {
-		return nil, errICV
+	if sa.fragment > 0 {
+		return m.AppendFragments(sa.out, sa.fragment)
 	}
-	e, ok := message.Find[*message.Encrypted](m.Payloads)
-	if !ok || sa.in == nil {
-		return nil, errICV
-	}
-	return e.Open(msg, sa.in)
+	b, err := m.AppendSealed(nil, sa.out)
+	return [][]byte{b}, err
 }
 
 // due is the next time at which something happens to this SA.

@@ -12,7 +12,7 @@ import (
 func (s *Session) send(now time.Time, sa *ikeSA, r *request, ps []message.Payload) {
 	r.id = sa.nextSend
 	var err error
-	if r.msg, err = sa.seal(r.kind.exchange(), r.id, false, ps); err != nil {
+	if r.msgs, err = sa.seal(r.kind.exchange(), r.id, false, ps); err != nil {
 		// Nothing that a peer or a checked configuration says comes near the
 		// limits; a caller's attributes might.
 		s.close(now, err)
@@ -31,7 +31,7 @@ func (s *Session) launch(now time.Time, sa *ikeSA, r *request) {
 	}
 	r.next = earlier(now.Add(r.interval), r.giveUp)
 	s.debug("request "+r.kind.exchange().String(), nil)
-	s.emit(Send{Message: r.msg})
+	s.sendAll(r.msgs, nil, false)
 }
 
 // retransmit sends a request again or gives up.
@@ -59,7 +59,14 @@ func (s *Session) retransmit(now time.Time, sa *ikeSA, r *request) {
 func (s *Session) resend(now time.Time, r *request) {
 	r.tries++
 	r.next = earlier(now.Add(r.interval), r.giveUp)
-	s.emit(Send{Message: r.msg, Retransmission: true})
+	s.sendAll(r.msgs, nil, true)
+}
+
+// sendAll sends a message, which may be several fragments.
+func (s *Session) sendAll(msgs [][]byte, path Path, again bool) {
+	for _, m := range msgs {
+		s.emit(Send{Message: m, Path: path, Retransmission: again})
+	}
 }
 
 // receiveRequest answers a request. The window has size 1: the next message ID
@@ -68,9 +75,10 @@ func (s *Session) resend(now time.Time, r *request) {
 func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, msg []byte, path Path) {
 	if sa.lastResponse != nil && h.ID == sa.nextRecv-1 {
 		// "the responder [...] MUST retransmit the response" to "a
-		// retransmission of the request". Section 2.1
+		// retransmission of the request". Section 2.1. Of a fragmented request the
+		// first fragment alone stands for it (RFC 7383, Section 2.6.1).
 		if sha256.Sum256(msg) == sa.lastRequest {
-			s.emit(Send{Message: sa.lastResponse, Path: path, Retransmission: true})
+			s.sendAll(sa.lastResponse, path, true)
 		}
 		return
 	}
@@ -80,7 +88,14 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 	if s.state != stateEstablished && (s.state != stateInit || s.role != RoleResponder || h.Exchange != message.IKEAuth) {
 		return
 	}
-	ps, err := sa.open(msg)
+	mark := sha256.Sum256(msg)
+	ps, whole, err := sa.open(&sa.requests, h.ID, msg)
+	if err == nil && whole == nil {
+		return // more fragments are to come
+	}
+	if whole != nil {
+		mark = *whole
+	}
 	var reply []message.Payload
 	var after func()
 	var critical *message.CriticalError
@@ -96,7 +111,7 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 	default:
 		reply, after = s.handle(now, sa, h.Exchange, ps)
 	}
-	s.respond(sa, h, msg, path, reply)
+	s.respond(sa, h, mark, path, reply)
 	if after != nil {
 		after()
 	}
@@ -104,17 +119,17 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 }
 
 // respond sends a response and keeps it for retransmissions of its request.
-func (s *Session) respond(sa *ikeSA, h *message.Header, msg []byte, path Path, reply []message.Payload) {
+func (s *Session) respond(sa *ikeSA, h *message.Header, mark [sha256.Size]byte, path Path, reply []message.Payload) {
 	out, err := sa.seal(h.Exchange, h.ID, true, reply)
 	if err != nil {
 		s.debug("response failed", err)
 		return
 	}
 	sa.nextRecv = h.ID + 1
-	sa.lastRequest = sha256.Sum256(msg)
+	sa.lastRequest = mark
 	sa.lastResponse = out
 	s.debug("response "+h.Exchange.String(), nil)
-	s.emit(Send{Message: out, Path: path})
+	s.sendAll(out, path, false)
 }
 
 // fatal is the answer to a request after which the IKE SA cannot go on.
@@ -147,7 +162,10 @@ func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, m
 		s.initResponse(now, sa, r, h, msg)
 		return
 	}
-	ps, err := sa.open(msg)
+	ps, whole, err := sa.open(&sa.responses, h.ID, msg)
+	if err == nil && whole == nil {
+		return
+	}
 	if err != nil && !errors.Is(err, message.ErrSyntax) && !errors.As(err, new(*message.CriticalError)) {
 		s.debug("response dropped", err)
 		return

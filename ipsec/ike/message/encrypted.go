@@ -81,6 +81,14 @@ func (e *Encrypted) Open(raw []byte, o Opener) ([]Payload, error) {
 	if err != nil {
 		return nil, err
 	}
+	if plain, err = unpad(plain); err != nil {
+		return nil, err
+	}
+	return ParseInner(e.First, plain)
+}
+
+// unpad takes padding off.
+func unpad(plain []byte) ([]byte, error) {
 	if len(plain) == 0 {
 		return nil, fmt.Errorf("no pad length: %w", ErrSyntax)
 	}
@@ -88,12 +96,20 @@ func (e *Encrypted) Open(raw []byte, o Opener) ([]Payload, error) {
 	if pad+1 > len(plain) {
 		return nil, fmt.Errorf("padding of %d in %d bytes: %w", pad, len(plain), ErrSyntax)
 	}
-	ps, err := ParsePayloads(e.First, plain[:len(plain)-1-pad])
+	return plain[:len(plain)-1-pad], nil
+}
+
+// ParseInner reads the payloads that were inside an Encrypted payload, or inside
+// fragments, put together; first is the type of the first one.
+func ParseInner(first PayloadType, plain []byte) ([]Payload, error) {
+	ps, err := ParsePayloads(first, plain)
 	if err != nil {
 		return nil, err
 	}
-	if _, ok := Find[*Encrypted](ps); ok {
-		return nil, fmt.Errorf("encrypted payload inside another: %w", ErrSyntax)
+	for _, p := range ps {
+		if t := p.Type(); t == TypeEncrypted || t == TypeFragment {
+			return nil, fmt.Errorf("encrypted payload inside another: %w", ErrSyntax)
+		}
 	}
 	return ps, nil
 }

@@ -7,7 +7,7 @@
 //
 // # Limitations
 //
-// EAP and fragments (RFC 7383) come out as Unknown payloads.
+// EAP comes out as an Unknown payload.
 package message
 
 import (
@@ -52,6 +52,7 @@ const (
 	TypeEncrypted   PayloadType = 46
 	TypeConfig      PayloadType = 47
 	TypeEAP         PayloadType = 48
+	TypeFragment    PayloadType = 53 // RFC 7383
 )
 
 // MaxPayloads bounds the payloads of one message. Phones and strongSwan send
@@ -79,7 +80,8 @@ func (u *Unknown) Type() PayloadType { return u.PayloadType }
 
 func (u *Unknown) appendBody(b []byte) ([]byte, error) { return append(b, u.Body...), nil }
 
-// A Message is a header and its payloads. An Encrypted payload is the last one.
+// A Message is a header and its payloads. An Encrypted payload or a Fragment is
+// the last one.
 type Message struct {
 	Header
 	Payloads []Payload
@@ -98,7 +100,10 @@ func Parse(b []byte) (*Message, error) {
 		return m, err
 	}
 	if n := len(m.Payloads); n > 0 {
-		if e, ok := m.Payloads[n-1].(*Encrypted); ok {
+		switch e := m.Payloads[n-1].(type) {
+		case *Encrypted:
+			e.Offset = len(b) - len(e.Body)
+		case *Fragment:
 			e.Offset = len(b) - len(e.Body)
 		}
 	}
@@ -130,14 +135,21 @@ func ParsePayloads(first PayloadType, b []byte) ([]Payload, error) {
 		}
 		body := b[genericLen:n]
 		b = b[n:]
-		if t == TypeEncrypted {
+		if t == TypeEncrypted || t == TypeFragment {
 			// "the Encrypted payload, if present, is always the last payload"
 			// and its Next Payload field names the first one inside.
 			// RFC 7296, Section 3.14
 			if len(b) != 0 {
 				return nil, fmt.Errorf("bytes after the encrypted payload: %w", ErrSyntax)
 			}
-			return append(ps, &Encrypted{First: next, Body: body}), nil
+			if t == TypeEncrypted {
+				return append(ps, &Encrypted{First: next, Body: body}), nil
+			}
+			f, err := parseFragment(next, body)
+			if err != nil {
+				return nil, err
+			}
+			return append(ps, f), nil
 		}
 		p, err := parseBody(t, body)
 		if err != nil {
@@ -201,11 +213,17 @@ func AppendPayloads(b []byte, ps []Payload) (PayloadType, []byte, error) {
 		if i+1 < len(ps) {
 			next = ps[i+1].Type()
 		}
-		if e, ok := p.(*Encrypted); ok {
-			if i+1 < len(ps) {
-				return 0, nil, fmt.Errorf("payload after the encrypted one: %w", ErrSyntax)
-			}
+		last := true
+		switch e := p.(type) {
+		case *Encrypted:
 			next = e.First
+		case *Fragment:
+			next = e.First
+		default:
+			last = false
+		}
+		if last && i+1 < len(ps) {
+			return 0, nil, fmt.Errorf("payload after the encrypted one: %w", ErrSyntax)
 		}
 		start := len(b)
 		b = append(b, byte(next), 0, 0, 0)

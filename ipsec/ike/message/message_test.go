@@ -322,6 +322,9 @@ func FuzzParse(f *testing.F) {
 	f.Add(b)
 	b, _ = m.AppendSealed(nil, &plainCipher{})
 	f.Add(b)
+	all, _ := m.AppendFragments(&plainCipher{}, 101)
+	f.Add(all[0])
+	f.Add(all[1])
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := Parse(b)
 		if err != nil {
@@ -338,6 +341,9 @@ func FuzzParse(f *testing.F) {
 		again.Length, again.NextPayload = m.Length, m.NextPayload
 		for _, m := range []*Message{m, again} {
 			if e, ok := Find[*Encrypted](m.Payloads); ok {
+				e.Offset = 0
+			}
+			if e, ok := Find[*Fragment](m.Payloads); ok {
 				e.Offset = 0
 			}
 		}

@@ -43,6 +43,7 @@ const (
 	Cookie2                   NotifyType = 16401
 	NoNATsAllowed             NotifyType = 16402
 	AuthLifetime              NotifyType = 16403
+	FragmentationSupported    NotifyType = 16430 // RFC 7383
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
 )
 
@@ -78,6 +79,7 @@ var notifyNames = map[NotifyType]string{
 	Cookie2:                    "COOKIE2",
 	NoNATsAllowed:              "NO_NATS_ALLOWED",
 	AuthLifetime:               "AUTH_LIFETIME",
+	FragmentationSupported:     "IKEV2_FRAGMENTATION_SUPPORTED",
 	SignatureHashAlgorithms:    "SIGNATURE_HASH_ALGORITHMS",
 }
 
