@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -102,6 +103,14 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 // has a route to. If there are none the name is looked up; what is known from
 // earlier serves where that fails.
 func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, remotes, known []netip.Addr) (transports.Carrier, error) {
+	if _, ok := t.(transports.Indirect); ok {
+		// Where only a proxy leads out there may be neither route nor name.
+		var remote netip.Addr
+		if all := append(slices.Clone(remotes), known...); len(all) > 0 {
+			remote = all[0].Unmap()
+		}
+		return t.Dial(ctx, c.opening(ctx, ca, netip.Addr{}, remote))
+	}
 	if len(remotes) == 0 {
 		rctx, cancel := context.WithTimeout(ctx, resolveTimeout)
 		defer cancel()
@@ -126,7 +135,11 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 	if err != nil {
 		return nil, fmt.Errorf("no route to the server: %w", err)
 	}
-	return t.Dial(ctx, transports.Opening{
+	return t.Dial(ctx, c.opening(ctx, ca, local, remote))
+}
+
+func (c *Client) opening(ctx context.Context, ca *carrier, local, remote netip.Addr) transports.Opening {
+	return transports.Opening{
 		Network: c.c.Network,
 		Local:   local,
 		Remote:  netip.AddrPortFrom(remote, c.port),
@@ -140,7 +153,7 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 			}
 			return ps
 		},
-	})
+	}
 }
 
 func (c *Client) localAddress(remote netip.Addr) (netip.Addr, error) {

@@ -34,6 +34,7 @@ type PathStatus struct {
 	Encapsulation string    `json:"encapsulation"`
 	Local         string    `json:"local"`
 	Remote        string    `json:"remote"`
+	Proxy         string    `json:"proxy,omitempty"` // host:port of the upstream proxy it goes through
 	RTTms         float64   `json:"rtt_ms"`
 	Verdict       string    `json:"verdict"`
 	Since         time.Time `json:"since"`
@@ -116,6 +117,9 @@ func (c *Client) fill(s *Status) {
 			RTTms:         ms(p.RTT),
 			Verdict:       p.Verdict.String(),
 			Since:         p.Since,
+		}
+		if ca := c.carriers[p.ID]; ca != nil {
+			s.Path.Proxy = ca.desc.Proxy
 		}
 	}
 	for _, r := range c.registrar.History() {

@@ -107,6 +107,9 @@ type Client struct {
 	Listen netip.AddrPort
 	// Encapsulations in order of preference.
 	Encapsulations []string
+	// Proxy is the URL of the upstream proxy for TCP, or environment (the
+	// default), or none. It may hold a password: it goes into no log.
+	Proxy string
 	// EarlyData is known (the default), always or never: for which destinations
 	// a stream's first bytes leave before the destination has answered.
 	EarlyData string

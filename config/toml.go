@@ -469,6 +469,7 @@ func ParseClient(file string, data []byte) (*Client, error) {
 	}
 	c.WebSocketPath = t.path()
 	c.Encapsulations = t.encapsulations()
+	c.Proxy = t.proxy()
 	if err := t.local(c); err != nil {
 		return nil, err
 	}
@@ -483,6 +484,16 @@ func (t *table) local(c *Client) error {
 	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
 	return t.done()
+}
+
+// proxy reads the upstream proxy; its URL is parsed by whoever uses it. What
+// stands there is not repeated, as it may hold a password.
+func (t *table) proxy() string {
+	v := t.text("proxy", "http://proxy.example.org:3128")
+	if v == "" {
+		return "environment"
+	}
+	return v
 }
 
 // parseRecord reads clients/NAME.toml.
@@ -573,6 +584,7 @@ func (c *Client) Encode() []byte {
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
+		{"The way out of an office: http://HOST:PORT, environment or none.", "proxy", cmp.Or(c.Proxy, "environment")},
 		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 	})

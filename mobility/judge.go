@@ -11,6 +11,9 @@ import (
 // napt, destination, protocol, intermediary. An address or port that one side
 // does not know (invalid, unspecified, zero) counts as equal.
 func Judge(sent, seen transports.Description) Verdict {
+	if sent.Proxy != "" || seen.Proxy != "" {
+		return Intermediary
+	}
 	// The certificate is zero without TLS, so one side only having one is a
 	// difference: something ended TLS on the way.
 	if sent.CertHash != seen.CertHash || textDiffers(sent.Authority, seen.Authority) || textDiffers(sent.Path, seen.Path) {

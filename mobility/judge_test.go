@@ -49,7 +49,7 @@ func TestJudge(t *testing.T) {
 		{"client's socket knows no address", desc("0.0.0.0:4500", server), desc("203.0.113.9:4500", server), None},
 		{"ESP has no ports", desc("10.0.0.2:0", "198.51.100.1:0"), desc("10.0.0.2:0", "198.51.100.1:0"), None},
 		{"HTTP unchanged", http, http, None},
-		{"proxy is the client's affair", change(func(d *transports.Description) { d.Proxy = "p:3128" }), http, None},
+		{"through a proxy that changes nothing", change(func(d *transports.Description) { d.Proxy = "p:3128" }), http, Intermediary},
 		{"another certificate", http, change(func(d *transports.Description) { d.CertHash[0] = 2 }), Intermediary},
 		{"TLS ended on the way", http, change(func(d *transports.Description) { d.CertHash = [32]byte{} }), Intermediary},
 		{"another Host", http, change(func(d *transports.Description) { d.Authority = "backend" }), Intermediary},

@@ -177,6 +177,14 @@ type Transport interface {
 	Dial(ctx context.Context, o Opening) (Carrier, error)
 }
 
+// Indirect is what a Transport implements that reaches the server through a
+// proxy. It may be given an Opening whose Remote has no address and whose Local
+// is zero: the proxy may know the way where this host does not.
+type Indirect interface {
+	// Indirect gives the HOST:PORT of the proxy.
+	Indirect() string
+}
+
 // A Listener serves one encapsulation at the server. It calls the handler that
 // it was made with.
 type Listener interface {

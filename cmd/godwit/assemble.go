@@ -20,6 +20,7 @@ import (
 	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/esp"
+	"github.com/godwit-net/godwit/transports/proxy"
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
@@ -104,6 +105,10 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 	if err != nil {
 		return client.Config{}, err
 	}
+	upstream, err := upstreamProxy(d, os.Getenv)
+	if err != nil {
+		return client.Config{}, err
+	}
 	host, _, _ := net.SplitHostPort(d.Config.Server) // checked by package config
 	var list []transports.Transport
 	for _, n := range encapsulations {
@@ -120,6 +125,11 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 			}))
 		}
 	}
+	for i, t := range list {
+		if upstream != nil && t.Name() != transports.UDP && t.Name() != transports.ESP {
+			list[i] = proxy.Wrap(t, upstream, proxy.Options{Target: d.Config.Server})
+		}
+	}
 	return client.Config{
 		Logger:     logger,
 		Network:    system.New(),
@@ -131,6 +141,26 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		EarlyData:  client.EarlyData(d.Config.EarlyData),
 		Gateway:    gateway,
 	}, nil
+}
+
+// upstreamProxy gives the proxy that the settings or the environment name; nil
+// if there is none.
+func upstreamProxy(d *config.ClientDir, getenv func(string) string) (*proxy.Upstream, error) {
+	var u *proxy.Upstream
+	var err error
+	where := d.Path() + ", client.toml, proxy"
+	switch d.Config.Proxy {
+	case "none", "":
+	case "environment":
+		where = "the environment, HTTPS_PROXY or ALL_PROXY"
+		u, err = proxy.FromEnvironment(getenv, d.Config.Server)
+	default:
+		u, err = proxy.Parse(d.Config.Proxy)
+	}
+	if err != nil {
+		return nil, &config.Error{What: err.Error(), Where: where, Do: "write http://HOST:PORT, or none", Err: err}
+	}
+	return u, nil
 }
 
 // gatewayConfig turns the table [gateway] into what package client takes; nil

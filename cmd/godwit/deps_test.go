@@ -44,6 +44,7 @@ var mayImport = map[string][]string{
 	"transports/esp":       {"transports", "transports/udp"},
 	"transports/tcp":       {"transports", "transports/stream"},
 	"transports/websocket": {"transports", "transports/stream"},
+	"transports/proxy":     {"transports", "transports/stream"},
 	"transports/portmux":   {},
 	"transports/system":    {"transports"},
 	// What tests are made of; it runs them on the real network too.

@@ -63,6 +63,9 @@ func printStatus(out io.Writer, s client.Status) error {
 	}
 	if p := s.Path; p != nil {
 		fmt.Fprintf(w, "path\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
+		if p.Proxy != "" {
+			fmt.Fprintf(w, "proxy\t%s\n", p.Proxy)
+		}
 		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
 		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
 	}

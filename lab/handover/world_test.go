@@ -61,7 +61,8 @@ type world struct {
 
 	serverKey ed25519.PrivateKey
 	cert      tls.Certificate
-	ended     chan error // takes what clients end with, if set
+	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
+	ended     chan error                                      // takes what clients end with, if set
 
 	mu    sync.Mutex
 	users map[string]*server.User // by public key
@@ -193,16 +194,22 @@ func (w *world) join(name string, number byte) *mobile {
 	h := w.in.AddHost(name)
 	h.Attach("if0", w.wifi)
 	resumed := make(chan struct{}, 1)
+	list := []transports.Transport{
+		udp.New(udp.Options{}),
+		tcp.New(),
+		websocket.New(websocket.Options{
+			TLS: true, Host: "lab", Path: wsPath, CertHash: sha256.Sum256(w.cert.Certificate[0]),
+		}),
+	}
+	if w.wrap != nil {
+		for i, t := range list {
+			list[i] = w.wrap(t)
+		}
+	}
 	c, err := client.New(client.Config{
-		Logger:  w.logger(name),
-		Network: h,
-		Transports: []transports.Transport{
-			udp.New(udp.Options{}),
-			tcp.New(),
-			websocket.New(websocket.Options{
-				TLS: true, Host: "lab", Path: wsPath, CertHash: sha256.Sum256(w.cert.Certificate[0]),
-			}),
-		},
+		Logger:       w.logger(name),
+		Network:      h,
+		Transports:   list,
 		Server:       serverAt,
 		ServerKey:    w.serverKey.Public().(ed25519.PublicKey),
 		PrivateKey:   private,

@@ -1,6 +1,10 @@
 package stream
 
-import "net"
+import (
+	"net"
+
+	"github.com/godwit-net/godwit/transports"
+)
 
 // Innermost goes through the wrappers of a connection (those with a NetConn
 // method, as *tls.Conn has) down to the socket.
@@ -13,6 +17,19 @@ func Innermost(c net.Conn) net.Conn {
 		c = w.NetConn()
 	}
 	return c
+}
+
+// Describe gives the addresses of a connection, and the proxy that it goes
+// through if it has a method that names one.
+func Describe(c net.Conn) transports.Description {
+	d := transports.Description{
+		Source:      transports.AddrPort(c.LocalAddr()),
+		Destination: transports.AddrPort(c.RemoteAddr()),
+	}
+	if p, ok := c.(interface{ Proxy() string }); ok {
+		d.Proxy = p.Proxy()
+	}
+	return d
 }
 
 // Tune prepares a TCP socket for packets. Other connections stay as they are.

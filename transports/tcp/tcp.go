@@ -40,7 +40,7 @@ func (transport) Dial(ctx context.Context, o transports.Opening) (transports.Car
 		return nil, fmt.Errorf("dial %s over tcp: %w", o.Remote, err)
 	}
 	stream.Tune(conn)
-	c := stream.New(transports.TCP, describe(conn), o.Handler)
+	c := stream.New(transports.TCP, stream.Describe(conn), o.Handler)
 	first := []byte(Prefix)
 	if o.First != nil {
 		for _, p := range o.First(c.Describe()) {
@@ -52,13 +52,6 @@ func (transport) Dial(ctx context.Context, o transports.Opening) (transports.Car
 	}
 	go c.Run(frames{conn})
 	return c, nil
-}
-
-func describe(conn net.Conn) transports.Description {
-	return transports.Description{
-		Source:      transports.AddrPort(conn.LocalAddr()),
-		Destination: transports.AddrPort(conn.RemoteAddr()),
-	}
 }
 
 // frames is a connection past its prefix.
@@ -115,7 +108,7 @@ func (l *Listener) serve(conn net.Conn) {
 		return
 	}
 	stream.Tune(conn)
-	c := stream.New(transports.TCP, describe(conn), l.handler)
+	c := stream.New(transports.TCP, stream.Describe(conn), l.handler)
 	if !l.add(c) {
 		return
 	}

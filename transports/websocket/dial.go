@@ -102,12 +102,8 @@ func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.
 	}
 	stream.Tune(conn)
 	raw := conn
-	d := transports.Description{
-		Source:      transports.AddrPort(conn.LocalAddr()),
-		Destination: transports.AddrPort(conn.RemoteAddr()),
-		Authority:   t.authority(o.Remote),
-		Path:        t.opts.Path,
-	}
+	d := stream.Describe(conn)
+	d.Authority, d.Path = t.authority(o.Remote), t.opts.Path
 	if t.opts.TLS {
 		secure := tls.Client(conn, t.tlsConfig(d.Authority))
 		err := stream.Within(ctx, raw, func() error { return secure.HandshakeContext(ctx) })

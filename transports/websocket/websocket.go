@@ -8,8 +8,7 @@
 //
 // # Limitations
 //
-// The ClientHello is that of crypto/tls. HTTP/2 and HTTP/3 are not used, nor is
-// a proxy. A connection ends without a closing handshake.
+// The ClientHello is that of crypto/tls. HTTP/2 and HTTP/3 are not used. A connection ends without a closing handshake.
 package websocket
 
 import (
