@@ -191,21 +191,21 @@ func TestConnect(t *testing.T) {
 	newer := func(a string) bool { return digest(a) && strings.Contains(a, "algorithm=SHA-256") }
 	for _, c := range []struct {
 		name, user string
-		o          office
+		o          *office
 		want       error
 		asked      int // requests of the first and of a second connection
 		conns      int
 	}{
-		{"no authentication", "", office{}, nil, 2, 2},
-		{"basic", user, office{challenges: []string{`Basic realm="r"`}, good: basic}, nil, 3, 2},
-		{"basic, closing", user, office{challenges: []string{`Basic realm="r"`}, good: basic, closing: true}, nil, 3, 3},
-		{"digest", user, office{challenges: []string{`Digest realm="r", nonce="n", qop="auth"`}, good: digest}, nil, 3, 2},
-		{"the best", user, office{challenges: []string{`Negotiate`, `Basic realm="r", Digest realm="r", nonce="n", qop="auth"`, `Digest realm="r", nonce="m", qop="auth", algorithm=SHA-256`}, good: newer}, nil, 3, 2},
-		{"wrong password", user, office{challenges: []string{`Basic realm="r"`}, good: func(string) bool { return false }}, ErrCredentials, 4, 2},
-		{"no password", "", office{challenges: []string{`Basic realm="r"`}, good: basic}, ErrCredentials, 2, 2},
-		{"unknown way", user, office{challenges: []string{`NTLM`}, good: basic}, ErrCredentials, 2, 2},
-		{"always stale", user, office{challenges: []string{`Digest realm="r", nonce="n", qop="auth", stale=true`}, good: func(string) bool { return false }}, ErrCredentials, 8, 2},
-		{"forbidden", "", office{status: 403}, ErrForbidden, 2, 2},
+		{"no authentication", "", &office{}, nil, 2, 2},
+		{"basic", user, &office{challenges: []string{`Basic realm="r"`}, good: basic}, nil, 3, 2},
+		{"basic, closing", user, &office{challenges: []string{`Basic realm="r"`}, good: basic, closing: true}, nil, 3, 3},
+		{"digest", user, &office{challenges: []string{`Digest realm="r", nonce="n", qop="auth"`}, good: digest}, nil, 3, 2},
+		{"the best", user, &office{challenges: []string{`Negotiate`, `Basic realm="r", Digest realm="r", nonce="n", qop="auth"`, `Digest realm="r", nonce="m", qop="auth", algorithm=SHA-256`}, good: newer}, nil, 3, 2},
+		{"wrong password", user, &office{challenges: []string{`Basic realm="r"`}, good: func(string) bool { return false }}, ErrCredentials, 4, 2},
+		{"no password", "", &office{challenges: []string{`Basic realm="r"`}, good: basic}, ErrCredentials, 2, 2},
+		{"unknown way", user, &office{challenges: []string{`NTLM`}, good: basic}, ErrCredentials, 2, 2},
+		{"always stale", user, &office{challenges: []string{`Digest realm="r", nonce="n", qop="auth", stale=true`}, good: func(string) bool { return false }}, ErrCredentials, 8, 2},
+		{"forbidden", "", &office{status: 403}, ErrForbidden, 2, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			u := upstream(t, "http", c.user, c.o.start(t))
