@@ -23,6 +23,11 @@ type BindingConfig struct {
 	// order of package transports. Those not in it come last.
 	Preference []transports.Name
 
+	// Bicast is how long data leaves by the binding before, too, after a move
+	// for which the client asked for that: 2 s by default and at most; negative:
+	// not at all.
+	Bicast time.Duration
+
 	Offers       func() []regmsg.Offer      // nil offers nothing
 	ReceiveState func() regmsg.ReceiveState // of the server's inbound SA; nil says nothing
 	Random       io.Reader                  // path cookies; crypto/rand.Reader by default
@@ -58,6 +63,7 @@ type registration struct {
 	began          time.Time // when its first copy came
 	lifetime       uint16
 	probe          bool
+	simultaneous   bool
 	revision       uint16
 	selected       CarrierID // of the current registration; 0: none yet
 	sent           sent      // by the copies
@@ -94,6 +100,9 @@ func NewBinding(cfg BindingConfig) *Binding {
 	}
 	if cfg.Random == nil {
 		cfg.Random = rand.Reader
+	}
+	if cfg.Bicast == 0 || cfg.Bicast > grace {
+		cfg.Bicast = grace
 	}
 	return &Binding{cfg: cfg, log: discard(cfg.Logger), carriers: make(map[CarrierID]*bound)}
 }
@@ -206,7 +215,7 @@ func (b *Binding) late(now time.Time, c *bound) bool {
 
 // register begins a new registration.
 func (b *Binding) register(now time.Time, m *regmsg.Request) {
-	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, sent: make(sent)}
+	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, simultaneous: m.Simultaneous, sent: make(sent)}
 	for _, c := range b.carriers {
 		c.resendAt = time.Time{}
 		if c.id != b.current.ID && c.generation < b.reg.generation && c.closeAt.IsZero() {
@@ -358,6 +367,8 @@ func (b *Binding) choose(c *bound) {
 
 // use moves the data to c; what older registrations used is closed after a while.
 func (b *Binding) use(now time.Time, c *bound) {
+	u := Use{ID: c.id, Verdict: c.verdict, Validated: c.validated}
+	u.Also, u.AlsoFor = b.both(now, c)
 	b.current = Path{ID: c.id, Name: c.name, Local: c.seen.Destination, Remote: c.seen.Source, Verdict: c.verdict, Since: now}
 	c.closeAt = time.Time{}
 	for _, o := range b.carriers {
@@ -365,7 +376,7 @@ func (b *Binding) use(now time.Time, c *bound) {
 			o.closeAt = now.Add(grace)
 		}
 	}
-	b.do(Use{ID: c.id, Verdict: c.verdict, Validated: c.validated})
+	b.do(u)
 }
 
 // reply answers the copies that came by c.

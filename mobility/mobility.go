@@ -89,6 +89,10 @@ type Use struct {
 	// then, and until Validate, no more than three times what was received may
 	// be sent (RFC 9000, Section 8.1).
 	Validated bool
+	// Also, at a Binding, is a carrier by which everything is sent too, for
+	// AlsoFor at most and no longer than this Use is the last; zero: none.
+	Also    CarrierID
+	AlsoFor time.Duration
 	// Provisional, at a Registrar, says that no answer has come by this carrier
 	// yet: it is only the likeliest to work, where the one before works no more.
 	// What is sent by it may be lost; the reply's receive state will tell.

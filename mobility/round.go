@@ -49,6 +49,7 @@ type round struct {
 	number         uint32
 	identification uint64
 	prefer         []transports.Name
+	simultaneous   bool // the path before may still work: the server shall use both
 	probe          bool // a climb: the server moves nothing until the client decides
 	slots          []*slot
 	rec            *Record
@@ -133,6 +134,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	case TriggerAddress:
 		rd.broken = r.cfg.Usable == nil || !r.cfg.Usable()
 	}
+	rd.simultaneous = t == TriggerAddress && !rd.broken && r.current.ID != 0
 	r.round = rd
 	r.history = append(r.history, rd.rec)
 	if n := len(r.history) - HistorySize; n > 0 {
@@ -261,7 +263,7 @@ func (r *Registrar) request(c *carrier) regmsg.Request {
 		Identification: r.round.identification, Number: r.round.number,
 		Sent:      c.desc,
 		Supported: r.cfg.Encapsulations[:min(len(r.cfg.Encapsulations), regmsg.MaxNames)],
-		Probe:     r.round.probe,
+		Probe:     r.round.probe, Simultaneous: r.round.simultaneous,
 	}
 	if r.cfg.ReceiveState != nil {
 		m.Received = r.cfg.ReceiveState()

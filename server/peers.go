@@ -435,6 +435,9 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			// The copy that brought this allows three times its size, and its
 			// reply has the same size.
 			p.link.Use(c, a.Validated, p.credit)
+			if also := s.carriers[a.Also].Carrier; also != nil {
+				p.link.AlsoUse(c, also, a.AlsoFor)
+			}
 			// Once for each registration; after a climb, what is under way on
 			// the old path arrives.
 			if r := p.request; r != nil && !r.Probe && p.replayed != r.Identification {

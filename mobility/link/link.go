@@ -113,6 +113,8 @@ type path struct {
 	inner     int // largest inner packet to send whole
 	validated atomic.Bool
 	credit    atomic.Int64 // bytes that may be sent before validation
+
+	also atomic.Pointer[second] // by which everything is sent too; nil: none
 }
 
 // New makes a link without SAs and without a carrier and starts its pump.

@@ -169,6 +169,7 @@ func (l *Link) flush(b *buffers) {
 			continue
 		}
 		err := p.carrier.Send(pkts[:n])
+		p.sendAlso(pkts[:n])
 		l.sending.Store(false)
 		if err == nil || errors.Is(err, transports.ErrTooBig) {
 			if err != nil {

@@ -21,6 +21,9 @@ const (
 // being its own and not a foreign agent's; RFC 5944, Section 3.3.
 const flagD = 0x20
 
+// flagS asks for simultaneous bindings; RFC 5944, Section 3.3.
+const flagS = 0x80
+
 // Extensions. Types below 128 must be understood, the others may be skipped;
 // RFC 5944, Section 1.8. RFC 3115 adds the two for vendors.
 const (
@@ -73,7 +76,11 @@ func malformed(format string, a ...any) error {
 // AppendBinary appends the message to b. The error matches ErrTooLong.
 func (r *Request) AppendBinary(b []byte) ([]byte, error) {
 	w := writer{b: b}
-	w.b = append(w.b, typeRequest, flagD)
+	flags := byte(flagD)
+	if r.Simultaneous {
+		flags |= flagS
+	}
+	w.b = append(w.b, typeRequest, flags)
 	w.b = binary.BigEndian.AppendUint16(w.b, r.Lifetime)
 	w.addr4(r.HomeAddress)
 	w.addr4(r.HomeAgent)
@@ -101,9 +108,10 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 	if len(b) < requestHeaderLen || b[0] != typeRequest {
 		return malformed("request header")
 	}
-	// The flags of RFC 5944 other than D ask for what foreign agents and
+	// The flags of RFC 5944 other than S and D ask for what foreign agents and
 	// broadcasts need; they change nothing here.
 	m := Request{
+		Simultaneous:   b[1]&flagS != 0,
 		Lifetime:       binary.BigEndian.Uint16(b[2:]),
 		HomeAddress:    addr4(b[4:]),
 		HomeAgent:      addr4(b[8:]),

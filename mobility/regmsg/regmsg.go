@@ -166,6 +166,10 @@ type Request struct {
 	// reply that is confirmed.
 	PaddedSize uint16
 
+	// Simultaneous, the S bit, asks the server to keep the binding before this
+	// one for a while and to send by both.
+	Simultaneous bool
+
 	// Probe asks the server to answer but to leave the data where it is until
 	// the client has decided.
 	Probe bool

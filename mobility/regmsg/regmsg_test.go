@@ -121,6 +121,14 @@ var vectors = []struct {
 		 05 0003 00 00 00
 		 09 0003 0000 00`,
 	},
+	{
+		"request for simultaneous bindings",
+		&Request{Lifetime: LifetimeInfinity, Identification: 5, Number: 6, Simultaneous: true, Sent: transports.Description{Encapsulation: "udp"}},
+		`01 a0 ffff 00000000 00000000 00000000 0000000000000005
+		 26 00 0016 00007ed9 0001
+		 01 0004 00000006
+		 04 0006 03 756470 00 00`,
+	},
 }
 
 func unhex(t testing.TB, s string) []byte {

@@ -1,0 +1,74 @@
+//go:build virtualtime
+
+package handover
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/godwit-net/godwit/lab"
+)
+
+// TestSimultaneousBindings moves to a second network while the first still
+// works; then the second carries nothing towards the client for a while. The
+// server sends by both, so its data does not pause.
+func TestSimultaneousBindings(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const r = 50 * time.Millisecond
+		w := newWorld(t, r)
+		defer w.close()
+		m := w.join("laptop", 10)
+		d := m.talk(r / 10)
+		settle()
+		m.host.Attach("if1", w.cell)
+		m.host.Prefer("if1")
+		time.Sleep(4 * r)
+		if p := m.client.Status().Path; p == nil || p.Verdict != "napt" {
+			t.Fatalf("not moved: %+v", p)
+		}
+		bad := time.Now()
+		w.cell.SetFirewall(lab.DropAll)
+		time.Sleep(3 * r)
+		w.cell.SetFirewall(nil)
+		nearAt, _ := d.since(bad.Add(r), bad)
+		if in := nearAt.Sub(bad.Add(r)); in > r/5 {
+			t.Errorf("server data pauses for %v", in)
+		}
+		settle()
+		d.end()
+	})
+}
+
+// TestTwoClientsMoveAtOnce has two clients change places at the same instant.
+func TestTwoClientsMoveAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const r = 50 * time.Millisecond
+		w := newWorld(t, r)
+		defer w.close()
+		one, two := w.join("one", 11), w.join("two", 12)
+		d := one.talk(r / 10)
+		e := two.talk(r / 10)
+		two.host.Move("if0", w.cell)
+		settle()
+		for range 3 {
+			moved := time.Now()
+			one.host.Move("if0", w.cell)
+			two.host.Move("if0", w.wifi)
+			time.Sleep(2 * r)
+			for _, d := range []*duplex{d, e} {
+				nearAt, farAt := d.since(moved, moved.Add(r/2))
+				out, in := lab.Rounds(farAt.Sub(moved), r)-0.5, lab.Rounds(nearAt.Sub(moved), r)
+				if out > 0.1+0.1 || in > 1.1+0.1 {
+					t.Errorf("client data after %.2f R, server data after %.2f R", out, in)
+				}
+			}
+			settle()
+			one.host.Move("if0", w.wifi)
+			two.host.Move("if0", w.cell)
+			settle()
+		}
+		d.end()
+		e.end()
+	})
+}
