@@ -130,6 +130,13 @@ func TestServerAndTwoClients(t *testing.T) {
 	if len(s.Registrations) == 0 {
 		t.Error("no registration")
 	}
+	watch := start(t, "status", "--watch", "--dir", dirs[1])
+	for range 2 { // it comes again
+		watch.lineWith("connected")
+	}
+	if code := watch.stop(); code != exitOK {
+		t.Errorf("the end of watching gives %d: %s", code, watch.stderr)
+	}
 	r := godwit(t, "status", "--dir", dirs[1])
 	r.wantOK(t)
 	if !strings.HasPrefix(r.stdout, "state        connected\n") {

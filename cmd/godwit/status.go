@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -24,11 +26,8 @@ func newStatus() *cobra.Command {
 	}
 	dir := dirFlag(cmd, "client")
 	asJSON := cmd.Flags().Bool("json", false, "as JSON, for programs")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		path, err := dir()
-		if err != nil {
-			return err
-		}
+	watch := cmd.Flags().Bool("watch", false, "show it again each second, until interrupted")
+	show := func(cmd *cobra.Command, path string) error {
 		body, err := askControl(cmd.Context(), filepath.Join(path, controlSocket), "GET", "/status")
 		if errors.Is(err, errNoClient) {
 			// A folder that is not set up needs another remedy.
@@ -50,7 +49,45 @@ func newStatus() *cobra.Command {
 		}
 		return printStatus(cmd.OutOrStdout(), s)
 	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		path, err := dir()
+		if err != nil {
+			return err
+		}
+		if !*watch {
+			return show(cmd, path)
+		}
+		return repeat(cmd, func() error { return show(cmd, path) })
+	}
 	return cmd
+}
+
+// refresh is how often a watched status is shown.
+const refresh = time.Second
+
+// repeat shows something each second until the command's context ends. On a
+// terminal each time takes the place of the one before.
+func repeat(cmd *cobra.Command, show func() error) error {
+	every := time.NewTicker(refresh)
+	defer every.Stop()
+	terminal := false
+	if f, ok := cmd.OutOrStdout().(*os.File); ok {
+		info, err := f.Stat()
+		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
+	}
+	for {
+		if terminal {
+			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // home, and clear
+		}
+		if err := show(); err != nil && cmd.Context().Err() == nil {
+			return err
+		}
+		select {
+		case <-every.C:
+		case <-cmd.Context().Done():
+			return nil
+		}
+	}
 }
 
 // printStatus writes a status for people.
