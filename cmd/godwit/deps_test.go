@@ -50,8 +50,9 @@ var mayImport = map[string][]string{
 	// What tests are made of; it runs them on the real network too.
 	"transports/transporttest": {"transports", "transports/system"},
 
+	"ipsec/eap":         {},
 	"ipsec/esp":         {},
-	"ipsec/ike":         {"ipsec/esp", "ipsec/ike"},
+	"ipsec/ike":         {"ipsec/eap", "ipsec/esp", "ipsec/ike"},
 	"ipsec/ike/message": {},
 	"ipsec/ike/crypto":  {"ipsec/ike/message"},
 
