@@ -32,8 +32,8 @@ func TestSimultaneousBindings(t *testing.T) {
 		time.Sleep(3 * r)
 		w.cell.SetFirewall(nil)
 		nearAt, _ := d.since(bad.Add(r), bad)
-		if in := nearAt.Sub(bad.Add(r)); in > r/5 {
-			t.Errorf("server data pauses for %v", in)
+		if nearAt.IsZero() || nearAt.Sub(bad.Add(r)) > r/5 {
+			t.Errorf("server data pauses: network bad at %v, next message at %v", bad, nearAt)
 		}
 		settle()
 		d.end()
@@ -59,7 +59,7 @@ func TestTwoClientsMoveAtOnce(t *testing.T) {
 			for _, d := range []*duplex{d, e} {
 				nearAt, farAt := d.since(moved, moved.Add(r/2))
 				out, in := lab.Rounds(farAt.Sub(moved), r)-0.5, lab.Rounds(nearAt.Sub(moved), r)
-				if out > 0.1+0.1 || in > 1.1+0.1 {
+				if nearAt.IsZero() || farAt.IsZero() || out > 0.1+0.1 || in > 1.1+0.1 {
 					t.Errorf("client data after %.2f R, server data after %.2f R", out, in)
 				}
 			}
