@@ -372,7 +372,12 @@ func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 	}
 	rd.tellings++
 	rd.decideAt = now.Add(backoff(firstResend, rd.tellings, maxResend))
-	r.do(Send{ID: c.id, Message: r.confirmation(c, 1, rd.decision)})
+	m := r.confirmation(c, 1, rd.decision)
+	if !rd.probe && r.cfg.ReceiveState != nil {
+		// What the server sent meanwhile by the way that it had selected is lost.
+		m.Received = r.cfg.ReceiveState()
+	}
+	r.do(Send{ID: c.id, Message: m})
 }
 
 // end closes what the round leaves over.

@@ -438,9 +438,9 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			if also := s.carriers[a.Also].Carrier; also != nil {
 				p.link.AlsoUse(c, also, a.AlsoFor)
 			}
-			// Once for each registration; after a climb, what is under way on
-			// the old path arrives.
-			if r := p.request; r != nil && !r.Probe && p.replayed != r.Identification {
+			// Once for each registration, and when the client had to decide;
+			// after a climb, what is under way on the old path arrives.
+			if r := p.request; r != nil && !r.Probe && (p.replayed != r.Identification || r.Decision != 0) {
 				p.replayed = r.Identification
 				s.stack.Resume()
 				p.link.Replay(r.Received, time.Time{})
