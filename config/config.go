@@ -107,6 +107,18 @@ type Client struct {
 	Listen netip.AddrPort
 	// Encapsulations in order of preference.
 	Encapsulations []string
+	// NoTLS, the key tls turned round, has websocket speak plain HTTP.
+	NoTLS bool
+	// ServerName is for TLS, the host of Server if it is empty.
+	ServerName string
+	// HTTPHost is the Host header, ServerName if it is empty.
+	HTTPHost string
+	// Verify is pin (the default) or webpki: what the server's certificate has
+	// to be.
+	Verify string
+	// Fingerprint is chrome (the default), firefox or go: whose ClientHello is
+	// sent.
+	Fingerprint string
 	// Proxy is the URL of the upstream proxy for TCP, or environment (the
 	// default), or none. It may hold a password: it goes into no log.
 	Proxy string

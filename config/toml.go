@@ -469,6 +469,11 @@ func ParseClient(file string, data []byte) (*Client, error) {
 	}
 	c.WebSocketPath = t.path()
 	c.Encapsulations = t.encapsulations()
+	c.NoTLS = !t.flag("tls", true)
+	c.ServerName = t.optional("server_name")
+	c.HTTPHost = t.optional("http_host")
+	c.Verify = t.oneOf("verify", "pin", "webpki")
+	c.Fingerprint = t.oneOf("fingerprint", "chrome", "firefox", "go")
 	c.Proxy = t.proxy()
 	if err := t.local(c); err != nil {
 		return nil, err
@@ -484,6 +489,23 @@ func (t *table) local(c *Client) error {
 	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
 	return t.done()
+}
+
+// optional reads the name of a host, which may be left empty. It becomes part
+// of a request, so it holds nothing but what a host and a port are made of.
+func (t *table) optional(key string) string {
+	v, ok := t.take(key)
+	s, isText := v.(string)
+	switch {
+	case !ok:
+	case !isText:
+		t.fail(key, "not a string", `write the name of a host in quotes, or ""`)
+	case len(s) > 255 || strings.ContainsFunc(s, func(r rune) bool {
+		return r != '.' && r != '-' && r != ':' && r != '[' && r != ']' && r != '_' && (r < '0' || r > '9') && (r < 'a' || r > 'z') && (r < 'A' || r > 'Z')
+	}):
+		t.fail(key, strconv.Quote(s)+" is not the name of a host", `write it as "www.example.org", or ""`)
+	}
+	return s
 }
 
 // proxy reads the upstream proxy; its URL is parsed by whoever uses it. What
@@ -584,6 +606,11 @@ func (c *Client) Encode() []byte {
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
+		{"How websocket looks from outside: with TLS or not, under which names, as which browser.", "tls", !c.NoTLS},
+		{"", "server_name", c.ServerName},
+		{"", "http_host", c.HTTPHost},
+		{"", "verify", cmp.Or(c.Verify, "pin")},
+		{"", "fingerprint", cmp.Or(c.Fingerprint, "chrome")},
 		{"The way out of an office: http://HOST:PORT, environment or none.", "proxy", cmp.Or(c.Proxy, "environment")},
 		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},

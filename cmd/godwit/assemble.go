@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ed25519"
 	"log/slog"
@@ -120,9 +121,15 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		case transports.TCP:
 			list = append(list, tcp.New())
 		case transports.WebSocket:
-			list = append(list, websocket.New(websocket.Options{
-				TLS: true, ServerName: host, Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
-			}))
+			o := websocket.Options{
+				TLS: !d.Config.NoTLS, ServerName: cmp.Or(d.Config.ServerName, host), Host: d.Config.HTTPHost,
+				Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
+				Fingerprint: websocket.Fingerprint(d.Config.Fingerprint),
+			}
+			if d.Config.Verify == "webpki" {
+				o.CertHash = [32]byte{}
+			}
+			list = append(list, websocket.New(o))
 		}
 	}
 	for i, t := range list {

@@ -67,13 +67,14 @@ var mayImport = map[string][]string{
 
 // belongsTo is where each dependency may be used.
 var belongsTo = map[string][]string{
-	"gvisor.dev/gvisor":              {"tunnel", "lab"},
-	"github.com/BurntSushi/toml":     {"config"},
-	"github.com/spf13/cobra":         {"cmd"},
-	"github.com/coder/websocket":     {"transports/websocket"},
-	"github.com/things-go/go-socks5": {"client/front", "client/forward", "server/egress"},
-	"github.com/vishvananda/netlink": {"lab"},
-	"github.com/vishvananda/netns":   {"lab"},
+	"gvisor.dev/gvisor":                     {"tunnel", "lab"},
+	"github.com/BurntSushi/toml":            {"config"},
+	"github.com/spf13/cobra":                {"cmd"},
+	"github.com/coder/websocket":            {"transports/websocket"},
+	"github.com/refraction-networking/utls": {"transports/websocket"},
+	"github.com/things-go/go-socks5":        {"client/front", "client/forward", "server/egress"},
+	"github.com/vishvananda/netlink":        {"lab"},
+	"github.com/vishvananda/netns":          {"lab"},
 }
 
 // within tells whether folder is root or below it; "" is the root of all.

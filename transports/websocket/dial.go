@@ -4,10 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/subtle"
-	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -36,6 +32,8 @@ type Options struct {
 	// CertHash is the SHA-256 of the server's certificate in DER. When it is
 	// zero the Web PKI decides, with the names of ServerName.
 	CertHash [32]byte
+	// Fingerprint is whose ClientHello and User-Agent are sent; Go by default.
+	Fingerprint Fingerprint
 	// RootCAs are for the Web PKI; nil means the system's.
 	RootCAs *x509.CertPool
 }
@@ -105,24 +103,25 @@ func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.
 	d := stream.Describe(conn)
 	d.Authority, d.Path = t.authority(o.Remote), t.opts.Path
 	if t.opts.TLS {
-		secure := tls.Client(conn, t.tlsConfig(d.Authority))
-		err := stream.Within(ctx, raw, func() error { return secure.HandshakeContext(ctx) })
+		err := stream.Within(ctx, raw, func() (err error) {
+			conn, d.CertHash, err = t.secure(ctx, conn, d.Authority)
+			return err
+		})
 		if err != nil {
 			return nil, certError(err)
 		}
-		d.CertHash = sha256.Sum256(secure.ConnectionState().PeerCertificates[0].Raw)
-		conn = secure
 	}
 
 	c := stream.New(transports.WebSocket, d, o.Handler)
 	u := &upgrade{ctx: ctx, conn: conn, raw: raw}
-	header := http.Header{"User-Agent": {userAgent}}
+	header := http.Header{"User-Agent": {t.opts.Fingerprint.userAgent()}}
+	var behind []transports.Packet
 	if o.First != nil {
-		inHeader, behind := pack(o.First(c.Describe()))
+		var inHeader []byte
+		inHeader, behind = pack(o.First(c.Describe()))
 		if len(inHeader) > 0 {
 			header.Set("Cookie", cookie+"="+encodeFlight(inHeader))
 		}
-		u.behind = behind
 	}
 	// Without TLS in the URL: the connection is there, only the request's
 	// form matters, and that is the same.
@@ -157,11 +156,23 @@ func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.
 		}
 	}
 	go c.Run(m)
+	if len(behind) > 0 {
+		// What does not fit waits for the 101: an intermediary that has not yet
+		// agreed to the upgrade would take frames for a second request.
+		// Packets that are too big are left out; other errors are the carrier's.
+		err := stream.Within(ctx, raw, func() error {
+			if err := c.Send(behind); err != nil && !errors.Is(err, transports.ErrTooBig) {
+				return err
+			}
+			return nil
+		})
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
 	return c, nil
 }
-
-// userAgent is a browser's: the program's own name would be a mark.
-const userAgent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
 func (t *transport) authority(remote netip.AddrPort) string {
 	if t.opts.Host != "" {
@@ -183,59 +194,21 @@ func (t *transport) authority(remote netip.AddrPort) string {
 	return fmt.Sprintf("%s:%d", host, remote.Port())
 }
 
-func (t *transport) tlsConfig(authority string) *tls.Config {
-	c := &tls.Config{
-		MinVersion: tls.VersionTLS13,
-		NextProtos: []string{"http/1.1"},
-		ServerName: t.opts.ServerName,
-		RootCAs:    t.opts.RootCAs,
-	}
-	if c.ServerName == "" {
-		c.ServerName = (&url.URL{Host: authority}).Hostname()
-	}
-	if t.opts.CertHash != [32]byte{} {
-		// The pin takes the place of the usual verification.
-		c.InsecureSkipVerify = true
-		c.VerifyConnection = func(s tls.ConnectionState) error {
-			if len(s.PeerCertificates) == 0 {
-				return errors.New("the server showed no certificate")
-			}
-			seen := sha256.Sum256(s.PeerCertificates[0].Raw)
-			if subtle.ConstantTimeCompare(seen[:], t.opts.CertHash[:]) != 1 {
-				return &CertError{Seen: seen}
-			}
-			return nil
+// pack frames the packets that fit a header, and gives those that do not.
+func pack(ps []transports.Packet) (header []byte, behind []transports.Packet) {
+	for i, p := range ps {
+		if len(header)+stream.FrameSize(p) > maxFlight {
+			return header, ps[i:]
 		}
+		header = stream.AppendFrame(header, p)
 	}
-	return c
-}
-
-// certError makes the Web PKI's verdict a *CertError.
-func certError(err error) error {
-	var v *tls.CertificateVerificationError
-	if errors.As(err, &v) && len(v.UnverifiedCertificates) > 0 {
-		return &CertError{Seen: sha256.Sum256(v.UnverifiedCertificates[0].Raw), Err: err}
-	}
-	return err
-}
-
-// pack frames packets: those that fit a header, and those that go behind it.
-func pack(ps []transports.Packet) (header, behind []byte) {
-	for _, p := range ps {
-		if behind == nil && len(header)+stream.FrameSize(p) <= maxFlight {
-			header = stream.AppendFrame(header, p)
-		} else {
-			behind = stream.AppendFrame(behind, p)
-		}
-	}
-	return header, behind
+	return header, nil
 }
 
 // An upgrade is an http.RoundTripper for one request on a given connection.
 type upgrade struct {
 	ctx       context.Context
 	conn, raw net.Conn
-	behind    []byte // frames to send without waiting for the response
 	body      *coalescer
 }
 
@@ -243,14 +216,6 @@ func (u *upgrade) RoundTrip(req *http.Request) (*http.Response, error) {
 	var out bytes.Buffer
 	if err := req.Write(&out); err != nil {
 		return nil, err
-	}
-	// A message above the server's limit would end the connection.
-	for b := u.behind; len(b) > 0; {
-		message, rest := cut(b, maxMessage)
-		if err := appendMessage(&out, message); err != nil {
-			return nil, err
-		}
-		b = rest
 	}
 	br := bufio.NewReader(u.conn)
 	var resp *http.Response
@@ -279,41 +244,4 @@ func (u *upgrade) RoundTrip(req *http.Request) (*http.Response, error) {
 		u.raw.Close()
 	}
 	return resp, nil
-}
-
-// cut divides frames after the last one that ends within limit bytes.
-func cut(b []byte, limit int) (first, rest []byte) {
-	n := 0
-	for n < len(b) {
-		size := int(b[n])<<8 | int(b[n+1])
-		if n+size > limit {
-			break
-		}
-		n += size
-	}
-	return b[:n], b[n:]
-}
-
-// appendMessage writes a binary message as a client does, RFC 6455, Section
-// 5.2. The library can't before the response is there.
-func appendMessage(out *bytes.Buffer, payload []byte) error {
-	const final, binaryOp, masked = 0x80, 0x02, 0x80
-	var key [4]byte
-	if _, err := rand.Read(key[:]); err != nil {
-		return err
-	}
-	out.WriteByte(final | binaryOp)
-	switch n := len(payload); {
-	case n < 126:
-		out.WriteByte(masked | byte(n))
-	case n < 65536:
-		out.Write([]byte{masked | 126, byte(n >> 8), byte(n)})
-	default:
-		out.Write([]byte{masked | 127, 0, 0, 0, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
-	}
-	out.Write(key[:])
-	for i, b := range payload {
-		out.WriteByte(b ^ key[i%4])
-	}
-	return nil
 }

@@ -3,12 +3,12 @@
 // packets framed as in RFC 9329.
 //
 // The first flight rides in the upgrade request, as the value of a cookie; what
-// does not fit is the first message, which does not wait for the answer. What
+// does not fit is the first message, after the answer. What
 // the server answers at once rides in a cookie of the 101 response.
 //
 // # Limitations
 //
-// The ClientHello is that of crypto/tls. HTTP/2 and HTTP/3 are not used. A connection ends without a closing handshake.
+// HTTP/2 and HTTP/3 are not used. A connection ends without a closing handshake.
 package websocket
 
 import (

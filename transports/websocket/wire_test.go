@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -92,10 +93,13 @@ func TestFirstFlight(t *testing.T) {
 			}
 			defer c.Close()
 			synctest.Wait()
-			if len(n.writes) != 1 {
+			if fits := len(sizes) == 2; fits && len(n.writes) != 1 {
 				t.Fatalf("%d writes", len(n.writes))
 			}
-			head, _, _ := strings.Cut(n.writes[0], "\r\n\r\n")
+			head, behind, _ := strings.Cut(n.writes[0], "\r\n\r\n")
+			if behind != "" {
+				t.Errorf("%d bytes of frames left with the request", len(behind))
+			}
 			for line := range strings.SplitSeq(head, "\r\n") {
 				if len(line) > 8<<10 {
 					t.Errorf("a header line of %d bytes", len(line))
@@ -166,22 +170,71 @@ func TestCertificates(t *testing.T) {
 		{name: "Web PKI, other name", options: Options{ServerName: "other.example", RootCAs: roots}, refused: true, pki: true},
 		{name: "Web PKI, unknown authority", options: Options{ServerName: "gateway.example", RootCAs: x509.NewCertPool()}, refused: true, pki: true},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
-				c.options.TLS, c.options.Path = true, path
-				carrier, err := dial(t, c.options, &cert)
-				var refused *CertError
-				switch {
-				case !c.refused && err != nil:
-					t.Fatal(err)
-				case !c.refused:
-					if carrier.Describe().CertHash != hash {
-						t.Errorf("description says %x", carrier.Describe().CertHash)
+		for _, f := range []Fingerprint{"", Chrome, Firefox} {
+			t.Run(c.name+" "+string(f), func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) {
+					c.options.TLS, c.options.Path, c.options.Fingerprint = true, path, f
+					carrier, err := dial(t, c.options, &cert)
+					var refused *CertError
+					switch {
+					case !c.refused && err != nil:
+						t.Fatal(err)
+					case !c.refused:
+						if carrier.Describe().CertHash != hash {
+							t.Errorf("description says %x", carrier.Describe().CertHash)
+						}
+					case !errors.As(err, &refused) || refused.Seen != hash || (refused.Err != nil) != c.pki:
+						t.Errorf("refused with %v", err)
 					}
-				case !errors.As(err, &refused) || refused.Seen != hash || (refused.Err != nil) != c.pki:
-					t.Errorf("refused with %v", err)
-				}
+				})
 			})
+		}
+	}
+}
+
+// TestHello has the ClientHello and the User-Agent of one browser, offering
+// HTTP/1.1 alone, with the names of TLS and HTTP apart.
+func TestHello(t *testing.T) {
+	cert, hash := certificate(t)
+	for f, want := range map[Fingerprint]struct {
+		agent  string
+		grease bool // RFC 8701, which of these only Chrome does
+	}{Go: {"Firefox/", false}, Chrome: {"Chrome/", true}, Firefox: {"Firefox/", false}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := transporttest.NewMemory()
+			ln, err := n.ListenTCP(t.Context(), address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var hello tls.ClientHelloInfo
+			ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+				hello = *h
+				return nil, nil
+			}})
+			defer ln.Close()
+			asked := make(chan *http.Request, 1)
+			go func() {
+				c, err := ln.Accept()
+				if err != nil {
+					return
+				}
+				defer c.Close()
+				r, _ := http.ReadRequest(bufio.NewReader(c))
+				asked <- r
+			}()
+			_, err = New(Options{TLS: true, CertHash: hash, Path: path, ServerName: "front.example", Host: "back.example", Fingerprint: f}).Dial(t.Context(),
+				transports.Opening{Network: n, Remote: address, Handler: transporttest.NewRecorder()})
+			if err == nil {
+				t.Fatal("a connection without an answer")
+			}
+			r := <-asked
+			if r == nil || r.Host != "back.example" || !strings.Contains(r.UserAgent(), want.agent) {
+				t.Errorf("%s: request %+v", f, r)
+			}
+			grease := len(hello.CipherSuites) > 0 && hello.CipherSuites[0]&0x0f0f == 0x0a0a
+			if hello.ServerName != "front.example" || !slices.Equal(hello.SupportedProtos, []string{"http/1.1"}) || grease != want.grease {
+				t.Errorf("%s: hello for %s, protocols %q, grease %v", f, hello.ServerName, hello.SupportedProtos, grease)
+			}
 		})
 	}
 }
@@ -196,9 +249,11 @@ func TestOldTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12}), transporttest.NewRecorder(), nil)()
-		_, err = New(Options{TLS: true, CertHash: hash, Path: path}).Dial(t.Context(), transports.Opening{Network: n, Remote: address, Handler: transporttest.NewRecorder()})
-		if err == nil {
-			t.Error("TLS 1.2 was taken")
+		for _, f := range []Fingerprint{"", Chrome, Firefox} {
+			_, err = New(Options{TLS: true, CertHash: hash, Path: path, Fingerprint: f}).Dial(t.Context(), transports.Opening{Network: n, Remote: address, Handler: transporttest.NewRecorder()})
+			if err == nil {
+				t.Errorf("TLS 1.2 was taken by %q", f)
+			}
 		}
 	})
 }
