@@ -72,3 +72,30 @@ func TestTwoClientsMoveAtOnce(t *testing.T) {
 		e.end()
 	})
 }
+
+// TestClonedClient has two machines use one key. The newest to connect has the
+// link; the other one comes back when it finds itself unanswered.
+func TestClonedClient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const r = 50 * time.Millisecond
+		w := newWorld(t, r)
+		defer w.close()
+		echo := w.echo(9).String()
+		first := w.join("first", 10)
+		<-first.client.Ready()
+		settle()
+		w.cloned = first.key
+		second := w.join("second", 10)
+		<-second.client.Ready()
+		for _, m := range []*mobile{second, first} {
+			rounds, err := m.firstByte(r, echo)
+			t.Logf("%s: first byte after %.1f R", m.host.Name(), rounds)
+			if err != nil {
+				t.Errorf("%s: %v", m.host.Name(), err)
+			}
+			if m == second && rounds > 4 {
+				t.Error("the newest does not have the link")
+			}
+		}
+	})
+}
