@@ -2,6 +2,7 @@
 # make test    every check there is; says what it had to skip
 # make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
 # make interop tests against strongSwan
+# make scenarios  a thousand random scenarios of moves; COUNT=n plays n, SEED=n just one
 # make build   bin/godwit
 # make release  dist/: static binaries, Debian packages, checksums
 # make lint    format, vet, staticcheck, go.mod
@@ -36,7 +37,7 @@ INTEROP := charon-systemd:charon-systemd swanctl:strongswan-swanctl swanctl:stro
   swanctl:libcharon-extra-plugins swanctl:libcharon-extauth-plugins swanctl:libstrongswan-standard-plugins \
   swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark tcpdump:tcpdump ping:iputils-ping conntrack:conntrack
 
-.PHONY: demo test fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
+.PHONY: demo test scenarios fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
 .NOTPARALLEL:
 
 demo: build
@@ -99,7 +100,14 @@ virtualtime:
 	@modfile=$$($(GO) run ./lab/virtualtime) && \
 	$(GO) test -modfile="$$modfile" -tags virtualtime $(call tagged,virtualtime) && \
 	echo "and with offload switched off" && \
-	$(GO) test -modfile="$$modfile" -tags virtualtime ./lab/handover -args -offload=false
+	$(GO) test -modfile="$$modfile" -tags virtualtime ./lab/handover -args -offload=false -scenarios 10
+
+COUNT ?= 1000
+SEED ?= 0
+scenarios:
+	$(call step,random scenarios in virtual time)
+	@modfile=$$($(GO) run ./lab/virtualtime) && \
+	$(GO) test -modfile="$$modfile" -tags virtualtime -timeout 60m -run TestRandomScenarios ./lab/handover -args -scenarios $(COUNT) -seed $(SEED)
 
 netns:
 	$(call step,tests on real sockets in network namespaces)

@@ -22,6 +22,9 @@ type Status struct {
 	PacketsReceived uint64 `json:"packets_received"`
 	PacketsDropped  uint64 `json:"packets_dropped"` // not ours, replayed, or damaged
 	PacketsResent   uint64 `json:"packets_resent"`  // sent again after a move
+	BytesWaiting    int    `json:"bytes_waiting"`   // for a path, by now
+	BytesKept       int    `json:"bytes_kept"`      // to be sent again after a move, by now
+	TCPTimeouts     uint64 `json:"tcp_timeouts"`    // of retransmission timers inside the tunnel, this end's
 	IKESent         uint64 `json:"ike_sent"`        // IKE messages
 	IKEReceived     uint64 `json:"ike_received"`
 
@@ -89,11 +92,13 @@ func (c *Client) fill(s *Status) {
 		for _, a := range in.addresses {
 			s.Inner = append(s.Inner, a.String())
 		}
+		s.TCPTimeouts = in.stack.Stats().Timeouts
 	}
 	n := c.link.Stats()
 	s.BytesSent, s.BytesReceived = n.BytesSent, n.BytesReceived
 	s.PacketsSent, s.PacketsReceived = n.PacketsSent, n.PacketsReceived
 	s.PacketsResent = n.PacketsResent
+	s.BytesWaiting, s.BytesKept = n.BytesWaiting, n.BytesKept
 	s.PacketsDropped = c.table.Strays.Load() + n.PacketsTooBig + n.PacketsFull
 	s.IKESent, s.IKEReceived = c.ikeSent.Load(), c.ikeReceived.Load()
 	if c.lastErr != nil {

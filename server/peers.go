@@ -37,7 +37,9 @@ type peer struct {
 	orphaned time.Time // since when there is no IKE SA; zero: there is one
 	due      time.Time // of the valid alarm; zero: none is set
 	verdict  mobility.Verdict
-	credit   int // bytes that the copy in hand allows to be sent
+	by       transports.Carrier // that the copy in hand came by
+	credit   int                // bytes that it allows to be sent there
+	reserved int                // bytes that its reply may have besides
 	request  *regmsg.Request
 	replayed uint64 // identification of the registration whose flight was replayed
 	spoofed  atomic.Uint64
@@ -220,7 +222,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		// IKE_AUTH proves that the client received our IKE_SA_INIT response,
 		// but not where: that may have been another address. The registration
 		// that follows proves this one.
-		p.credit = connectCredit
+		p.by, p.credit = c, connectCredit
 		p.binding.Adopt(now, s.id(c, p), c.Describe().Reverse(), c.Validated())
 		s.bindingActions(now, p)
 	}
@@ -363,7 +365,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		if p.session == nil || p.binding == nil {
 			return
 		}
-		p.credit = 2 * size
+		p.by, p.credit, p.reserved = c, 2*size, size
 		err := p.binding.Receive(now, request, mobility.Arrival{
 			Carrier:   s.id(c, p),
 			Seen:      c.Describe().Reverse(),
@@ -375,7 +377,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		}
 		p.request = request
 		s.bindingActions(now, p)
-		p.request = nil
+		p.request, p.reserved = nil, 0
 	})
 }
 
@@ -394,7 +396,7 @@ func (s *Server) rebound(p *peer, c transports.Carrier, size int) {
 		if p.session == nil || p.binding == nil {
 			return
 		}
-		p.credit = 2 * size
+		p.by, p.credit = c, 3*size
 		err := p.binding.Rebound(now, mobility.Arrival{Carrier: s.id(c, p), Seen: c.Describe().Reverse(), Bytes: size})
 		if err != nil {
 			s.log.Debug("change of mapping not followed", slog.String("user", p.user.Name), slog.Any("err", err))
@@ -432,9 +434,13 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 				s.log.Info("client moved", slog.String("user", p.user.Name), slog.Any("transport", c.Name()),
 					slog.Any("peer", d.Destination), slog.Any("verdict", a.Verdict))
 			}
-			// The copy that brought this allows three times its size, and its
-			// reply has the same size.
-			p.link.Use(c, a.Validated, p.credit)
+			// The copy that brought this allows three times its size, and one of
+			// them is kept for its reply.
+			credit := p.credit
+			if c != p.by {
+				credit = 0
+			}
+			p.link.Use(c, a.Validated, credit)
 			if also := s.carriers[a.Also].Carrier; also != nil {
 				p.link.AlsoUse(c, also, a.AlsoFor)
 			}
@@ -473,6 +479,11 @@ func (s *Server) sendReply(p *peer, a mobility.Send) {
 		var b []byte
 		if b, err = p.link.Seal(ip, a.PadTo); err == nil {
 			err = c.Send([]transports.Packet{{Kind: transports.KindESP, Urgent: true, Data: b}})
+			if more := len(b) - p.reserved; more > 0 {
+				p.link.Charge(c, more)
+				p.credit -= more
+			}
+			p.reserved = max(p.reserved-len(b), 0)
 		}
 	}
 	if err != nil {

@@ -10,7 +10,8 @@ import (
 
 // A Status is a snapshot of the server; its JSON names are an interface.
 type Status struct {
-	Clients []ClientStatus `json:"clients"`
+	Clients     []ClientStatus `json:"clients"`
+	TCPTimeouts uint64         `json:"tcp_timeouts"` // of retransmission timers inside the tunnels, this end's
 }
 
 // A ClientStatus is one client, connected or remembered.
@@ -23,7 +24,9 @@ type ClientStatus struct {
 	Verdict       string   `json:"verdict"`
 	BytesSent     uint64   `json:"bytes_sent"`
 	BytesReceived uint64   `json:"bytes_received"`
-	Spoofed       uint64   `json:"spoofed"` // packets with a source that is not the client's
+	BytesWaiting  int      `json:"bytes_waiting"` // for a path, by now
+	BytesKept     int      `json:"bytes_kept"`    // to be sent again after a move, by now
+	Spoofed       uint64   `json:"spoofed"`       // packets with a source that is not the client's
 }
 
 // statusTimeout bounds the wait for an owner that does not run.
@@ -43,6 +46,7 @@ func (s *Server) Status() Status {
 	if err != nil {
 		return Status{} // st may still be filled
 	}
+	st.TCPTimeouts = s.stack.Stats().Timeouts
 	slices.SortFunc(st.Clients, func(a, b ClientStatus) int { return strings.Compare(a.Name, b.Name) })
 	return st
 }
@@ -51,7 +55,7 @@ func (p *peer) status() ClientStatus {
 	n := p.link.Stats()
 	c := ClientStatus{
 		Name: p.user.Name, Connected: p.session != nil, Verdict: p.verdict.String(),
-		BytesSent: n.BytesSent, BytesReceived: n.BytesReceived, Spoofed: p.spoofed.Load(),
+		BytesSent: n.BytesSent, BytesReceived: n.BytesReceived, BytesWaiting: n.BytesWaiting, BytesKept: n.BytesKept, Spoofed: p.spoofed.Load(),
 	}
 	for _, a := range []netip.Addr{p.user.Inner4, p.user.Inner6} {
 		if a.IsValid() {

@@ -49,6 +49,7 @@ type arrival struct {
 type pace struct {
 	size  int           // bytes a write
 	every time.Duration // between writes
+	warm  time.Duration // how long it writes three times as much at first
 }
 
 // pair connects through the tunnel to a port of the target.
@@ -78,17 +79,21 @@ func newFlow(t *testing.T, name string, from, to net.Conn, p pace) *flow {
 }
 
 func (f *flow) write(c net.Conn, p pace) {
-	size := p.size
-	if size == 0 {
-		size = 32 << 10
-	}
+	size := 32 << 10
 	var tick <-chan time.Time
+	start := time.Now()
 	if p.every > 0 {
 		t := time.NewTicker(p.every)
 		defer t.Stop()
 		tick = t.C
 	}
 	for off := int64(0); ; {
+		if tick != nil {
+			size = p.size
+			if time.Since(start) < p.warm {
+				size = min(3*size, period)
+			}
+		}
 		select {
 		case <-f.stop:
 			if err := c.(interface{ CloseWrite() error }).CloseWrite(); err != nil {
@@ -105,7 +110,7 @@ func (f *flow) write(c net.Conn, p pace) {
 			}
 		}
 		at := int(off % period)
-		n, err := c.Write(pattern()[at : at+min(size, period)])
+		n, err := c.Write(pattern()[at : at+size])
 		off += int64(n)
 		f.sent.Store(off)
 		if err != nil {

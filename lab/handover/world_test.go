@@ -57,6 +57,7 @@ type world struct {
 	tasks sync.WaitGroup
 
 	ikeLife, childLife time.Duration // of both ends; 0 means the defaults
+	server             *server.Server
 	stopServer         context.CancelFunc
 
 	serverKey ed25519.PrivateKey
@@ -90,7 +91,12 @@ var certificate = sync.OnceValue(func() tls.Certificate {
 // newWorld builds two access networks whose round trip to the server is r, and
 // starts the server and an echo service at the target.
 func newWorld(t *testing.T, r time.Duration, options ...func(*world)) *world {
-	w := &world{t: t, in: lab.New(1), cert: certificate(), users: make(map[string]*server.User)}
+	return newSeededWorld(t, 1, r, options...)
+}
+
+// newSeededWorld is newWorld with the seed of the network's luck.
+func newSeededWorld(t *testing.T, seed uint64, r time.Duration, options ...func(*world)) *world {
+	w := &world{t: t, in: lab.New(seed), cert: certificate(), users: make(map[string]*server.User)}
 	w.ctx, w.end = context.WithCancel(t.Context())
 	_, w.serverKey, _ = ed25519.GenerateKey(rand.Reader)
 	w.wifi = w.in.AddNetwork("wifi", lab.NetworkConfig{
@@ -138,6 +144,7 @@ func (w *world) serve() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	w.server = s
 	ctx, stop := context.WithCancel(w.ctx)
 	done := make(chan struct{})
 	w.stopServer = func() { stop(); <-done }

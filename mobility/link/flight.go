@@ -124,6 +124,13 @@ func (f *flight) take() []sent {
 	return all
 }
 
+// kept is how many bytes of packets the flight holds.
+func (f *flight) kept() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.bytes
+}
+
 func (f *flight) stop() {
 	f.mu.Lock()
 	defer f.mu.Unlock()

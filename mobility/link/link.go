@@ -72,6 +72,10 @@ type Stats struct {
 	PacketsTooBig                uint64 // inner packets that no carrier could take
 	PacketsFull                  uint64 // inner packets dropped as the queue was full
 	PacketsResent                uint64 // ESP packets that replayed what a move had lost
+
+	// By now, in bytes of inner packets:
+	BytesWaiting int // for a carrier
+	BytesKept    int // for a replay
 }
 
 // A Link carries inner packets between two terminals. Its methods may be called
@@ -277,6 +281,14 @@ func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
 	}
 }
 
+// Charge takes n bytes, which the owner has sent by c itself, off what may be
+// sent there before Validate.
+func (l *Link) Charge(c transports.Carrier, n int) {
+	if p := l.path.Load(); p != nil && p.carrier == c && !p.validated.Load() {
+		p.credit.Add(-int64(n))
+	}
+}
+
 // Validate lifts the limit on the carrier in use, if it is c.
 func (l *Link) Validate(c transports.Carrier) {
 	if p := l.path.Load(); p != nil && p.carrier == c && !p.validated.Swap(true) {
@@ -340,6 +352,7 @@ func (l *Link) Stats() Stats {
 		BytesSent: l.bytesSent.Load(), BytesReceived: l.bytesReceived.Load(),
 		PacketsSent: l.packetsSent.Load(), PacketsReceived: l.packetsReceived.Load(),
 		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.queue.Dropped(), PacketsResent: l.resent.Load(),
+		BytesWaiting: l.queue.Bytes(), BytesKept: l.flight.kept(),
 	}
 }
 

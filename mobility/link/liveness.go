@@ -141,6 +141,9 @@ func (v *liveness) sendEmpty(padTo int) {
 	if err != nil {
 		return
 	}
+	if !p.validated.Load() && p.credit.Load() < int64(len(b)) {
+		return
+	}
 	if p.carrier.Send([]transports.Packet{{Kind: transports.KindESP, Urgent: true, Data: b}}) == nil {
 		l.packetsSent.Add(1)
 		v.sentOther()

@@ -117,7 +117,14 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	p := l.path.Load()
 	current := p != nil && p.carrier == c
 	if current && !p.validated.Load() {
-		p.credit.Add(3 * int64(size))
+		// A registration is answered, with as much.
+		credit := 3 * size
+		for _, ip := range opened {
+			if regmsg.IsRegistration(ip) {
+				credit -= size / len(b.pkts)
+			}
+		}
+		p.credit.Add(int64(credit))
 		l.wake()
 	}
 	l.packetsReceived.Add(uint64(authentic))
