@@ -27,8 +27,11 @@ type carrier struct {
 	name   transports.Name
 	cancel context.CancelFunc
 	in     *incoming
-	open   transports.Carrier // nil until opened
-	desc   transports.Description
+	// replayable says that its first flight may reach the server more than once.
+	replayable bool
+
+	open transports.Carrier // nil until opened
+	desc transports.Description
 }
 
 // incoming takes what a carrier receives. It is also the carrier's identity
@@ -90,6 +93,8 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 	ca := &carrier{id: id, name: name, cancel: cancel, in: &incoming{client: c, id: id}}
 	c.carriers[id] = ca
 	remotes, known := c.remotes, c.known
+	// A registration may be replayed; IKE's first message had better not be.
+	ca.replayable = c.registrar != nil && c.request == nil
 	c.tasks.Go(func() {
 		defer cancel()
 		opened, err := c.dial(ctx, t, ca, remotes, known)
@@ -144,6 +149,8 @@ func (c *Client) opening(ctx context.Context, ca *carrier, local, remote netip.A
 		Local:   local,
 		Remote:  netip.AddrPortFrom(remote, c.port),
 		Handler: ca.in,
+
+		Replayable: ca.replayable,
 		First: func(d transports.Description) []transports.Packet {
 			var ps []transports.Packet
 			// When ctx ends first, the owner may write ps yet; Dial ends with

@@ -164,6 +164,10 @@ type Opening struct {
 	// be nil. The packets must stay as they are until Dial returns.
 	First func(Description) []Packet
 
+	// Replayable says that what First gives may reach the server more than once,
+	// as data in a TCP handshake may. ESP packets may: they die in the window.
+	Replayable bool
+
 	Handler Handler
 }
 
@@ -203,6 +207,46 @@ type Network interface {
 	ListenUDP(ctx context.Context, local netip.AddrPort) (PacketConn, error)
 	DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error)
 	ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error)
+}
+
+// An EarlyNetwork is a Network whose TCP handshakes can carry data (TCP Fast
+// Open, RFC 7413).
+type EarlyNetwork interface {
+	Network
+	// DialTCPEarly is like DialTCP, but nothing leaves before the first Write, and as
+	// much of what that writes as fits rides in the SYN. It may reach the server
+	// more than once, so it has to be safe to replay. Where the system or the
+	// network does not pass it, it goes out again behind the handshake.
+	DialTCPEarly(ctx context.Context, local netip.Addr, remote netip.AddrPort) (EarlyConn, error)
+}
+
+// An EarlyConn is a TCP connection whose handshake begins with the first Write.
+type EarlyConn interface {
+	net.Conn
+	// Connected waits for the end of the handshake. It is called after a Write;
+	// Close ends the wait.
+	Connected() error
+}
+
+// DialEarly dials early where n can, and otherwise as ever. Connected is called
+// after the first Write and waits for the end of the handshake.
+func DialEarly(ctx context.Context, n Network, local netip.Addr, remote netip.AddrPort) (conn net.Conn, connected func() error, err error) {
+	if early, ok := n.(EarlyNetwork); ok {
+		c, err := early.DialTCPEarly(ctx, local, remote)
+		if err != nil {
+			return nil, nil, err
+		}
+		return c, c.Connected, nil
+	}
+	conn, err = n.DialTCP(ctx, local, remote)
+	return conn, func() error { return nil }, err
+}
+
+// A Handshaking connection was accepted before its handshake was over, with data
+// that came in the SYN: until then its address is not proven.
+type Handshaking interface {
+	// Handshaking is false once the peer has answered.
+	Handshaking() bool
 }
 
 // A RawNetwork is a Network that also has sockets of IP protocol 50 (RFC 4303).

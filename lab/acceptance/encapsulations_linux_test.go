@@ -4,6 +4,9 @@ package acceptance
 
 import (
 	"net"
+	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -73,6 +76,52 @@ func TestTCPOnly(t *testing.T) {
 		access:        netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
 		encapsulation: "tcp", verdict: "nat",
 	}.cross(t)
+}
+
+// TestFastOpen moves to a network that passes TCP alone: with the server's setting
+// the registration rides in the SYN, and without it nothing is worse than before.
+func TestFastOpen(t *testing.T) {
+	for setting, want := range map[string]bool{"3": true, "1": false} {
+		t.Run(setting, func(t *testing.T) {
+			n := netns.New(t, netns.Config{Access: []netns.AccessConfig{
+				{Name: "wifi", NAT: netns.KeepPorts, Delay: lan},
+				{Name: "office", NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
+			}})
+			n.Server.Sysctl("net.ipv4.tcp_fastopen", setting)
+			s := startServer(t, n)
+			c := startClient(t, s, n.Clients[0])
+			n.Clients[0].Move("office", netns.Hard)
+			c.await(t, within(t, time.Minute), "connected by tcp", func(s status) bool {
+				return s.State == "connected" && s.Path.Encapsulation == "tcp" && s.Path.Verdict == "nat"
+			})
+			opened := counterOf(t, n.Server, "TCPFastOpenPassive")
+			if (opened > 0) != want {
+				t.Errorf("tcp_fastopen is %s: %d connections began with data", setting, opened)
+			}
+		})
+	}
+}
+
+// counterOf reads a counter of the kernel's TCP in a host.
+func counterOf(t *testing.T, h *netns.Host, name string) int {
+	t.Helper()
+	out, err := h.Command("cat", "/proc/net/netstat").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(out), "\n")
+	for i := 0; i+1 < len(lines); i += 2 {
+		names, values := strings.Fields(lines[i]), strings.Fields(lines[i+1])
+		if at := slices.Index(names, name); at > 0 && at < len(values) {
+			n, err := strconv.Atoi(values[at])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatalf("the kernel has no counter %s", name)
+	return 0
 }
 
 func TestIPv6Only(t *testing.T) {

@@ -127,6 +127,12 @@ func (m *Mux) visit(conn net.Conn, e *list.Element) {
 	var out net.Conn = &peeked{Conn: conn, seen: seen}
 	to := m.http
 	switch kind {
+	case kindHTTP:
+		// What came in the SYN may have been sent by anybody.
+		if c, ok := conn.(interface{ Connected() error }); ok && c.Connected() != nil {
+			conn.Close()
+			return
+		}
 	case kindRaw:
 		to = m.raw
 	case kindTLS:

@@ -30,6 +30,7 @@ type Carrier struct {
 	desc    transports.Description
 	handler transports.Handler
 	queue   *queue
+	early   transports.Handshaking // nil: the handshake was over from the beginning
 
 	mu        sync.Mutex
 	stream    Stream
@@ -87,8 +88,15 @@ func (c *Carrier) MTU() int { return transports.MaxPacket }
 func (c *Carrier) Describe() transports.Description { return c.desc }
 
 // Validated implements transports.Carrier: the handshake of TCP has shown that
-// the peer receives at its address.
-func (c *Carrier) Validated() bool { return true }
+// the peer receives at its address, once it is over.
+func (c *Carrier) Validated() bool { return c.early == nil || !c.early.Handshaking() }
+
+// Handshaking says which accepted connection is beneath. It is called before Run.
+func (c *Carrier) Handshaking(conn net.Conn) {
+	if h, ok := Innermost(conn).(transports.Handshaking); ok {
+		c.early = h
+	}
+}
 
 // Close implements transports.Carrier.
 func (c *Carrier) Close() error {

@@ -34,7 +34,11 @@ func Describe(c net.Conn) transports.Description {
 
 // Tune prepares a TCP socket for packets. Other connections stay as they are.
 func Tune(c net.Conn) {
-	t, ok := Innermost(c).(*net.TCPConn)
+	s := Innermost(c)
+	if w, ok := s.(interface{ Socket() *net.TCPConn }); ok {
+		s = w.Socket()
+	}
+	t, ok := s.(*net.TCPConn)
 	if !ok {
 		return
 	}

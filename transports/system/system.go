@@ -35,7 +35,10 @@ func New(opts ...Option) transports.Network {
 
 var _ transports.PacketConn = (*net.UDPConn)(nil)
 
-type network struct{ control []Control }
+type network struct {
+	control []Control
+	shunned shunned
+}
 
 func (n *network) setUp(network, address string, c syscall.RawConn) error {
 	for _, f := range n.control {
@@ -79,10 +82,18 @@ func (n *network) DialTCP(ctx context.Context, local netip.Addr, remote netip.Ad
 	return d.DialContext(ctx, "tcp", remote.String())
 }
 
-// ListenTCP implements transports.Network. Its connections are *net.TCPConn.
+// ListenTCP implements transports.Network. Its connections are *net.TCPConn, or
+// transports.Handshaking where data came with the SYN.
 func (n *network) ListenTCP(ctx context.Context, local netip.AddrPort) (net.Listener, error) {
-	lc := net.ListenConfig{Control: n.setUp}
-	return lc.Listen(ctx, "tcp", listenAddress(local))
+	lc := net.ListenConfig{Control: func(network, address string, c syscall.RawConn) error {
+		listenEarly(c)
+		return n.setUp(network, address, c)
+	}}
+	ln, err := lc.Listen(ctx, "tcp", listenAddress(local))
+	if err != nil {
+		return nil, err
+	}
+	return earlyListener{ln}, nil
 }
 
 // listenAddress leaves out an unspecified address: that is how the net package

@@ -1,8 +1,12 @@
 // Package tcp carries ESP and IKE in a TCP stream (RFC 9329).
 //
+// Where the network can, a first flight that may be replayed rides in the SYN (TCP
+// Fast Open, RFC 7413). Dial waits for the handshake all the same, as it shows that TCP
+// passes.
+//
 // # Limitations
 //
-// TCP Fast Open is not used. TLS around the stream (RFC 9329, Appendix A) is
+// TLS around the stream (RFC 9329, Appendix A) is
 // left to other packages.
 package tcp
 
@@ -35,7 +39,7 @@ func (transport) Name() transports.Name { return transports.TCP }
 // Dial connects. Prefix and first packets leave in one write. Packets of
 // o.First above the MTU are left out.
 func (transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
-	conn, err := o.Network.DialTCP(ctx, o.Local, o.Remote)
+	conn, connected, err := dialTCP(ctx, o)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s over tcp: %w", o.Remote, err)
 	}
@@ -47,11 +51,25 @@ func (transport) Dial(ctx context.Context, o transports.Opening) (transports.Car
 			first = stream.AppendFrame(first, p)
 		}
 	}
-	if err := stream.WriteFirst(ctx, conn, first); err != nil {
+	write := func() error {
+		if _, err := conn.Write(first); err != nil {
+			return err
+		}
+		return connected()
+	}
+	if err := stream.Within(ctx, conn, write); err != nil {
 		return nil, fmt.Errorf("dial %s over tcp: %w", o.Remote, err)
 	}
 	go c.Run(frames{conn})
 	return c, nil
+}
+
+func dialTCP(ctx context.Context, o transports.Opening) (net.Conn, func() error, error) {
+	if o.Replayable {
+		return transports.DialEarly(ctx, o.Network, o.Local, o.Remote)
+	}
+	conn, err := o.Network.DialTCP(ctx, o.Local, o.Remote)
+	return conn, func() error { return nil }, err
 }
 
 // frames is a connection past its prefix.
@@ -109,6 +127,7 @@ func (l *Listener) serve(conn net.Conn) {
 	}
 	stream.Tune(conn)
 	c := stream.New(transports.TCP, stream.Describe(conn), l.handler)
+	c.Handshaking(conn)
 	if !l.add(c) {
 		return
 	}

@@ -94,7 +94,14 @@ func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.
 }
 
 func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
-	conn, err := o.Network.DialTCP(ctx, o.Local, o.Remote)
+	var conn net.Conn
+	var err error
+	if t.opts.TLS {
+		// The ClientHello may ride in the SYN.
+		conn, _, err = transports.DialEarly(ctx, o.Network, o.Local, o.Remote)
+	} else {
+		conn, err = o.Network.DialTCP(ctx, o.Local, o.Remote)
+	}
 	if err != nil {
 		return nil, err
 	}
