@@ -137,6 +137,19 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 	}, now)
 }
 
+// streamPadded is the size of padded registrations on streams: with the short copy
+// it has room in one segment of a path with an MTU of 1,280 bytes, and so in a SYN.
+// TCP cuts data to the path's size by itself.
+const streamPadded = 900
+
+// paddedSize is what a registration is padded to.
+func (c *Client) paddedSize(n transports.Name) int {
+	if n == transports.UDP || n == transports.ESP {
+		return c.link.FullSize()
+	}
+	return min(streamPadded, c.link.FullSize())
+}
+
 // ikeFirst gives the IKE request under way for a carrier's first flight.
 func (c *Client) ikeFirst() []transports.Packet {
 	if c.request == nil || c.connected() && c.next == nil {
@@ -267,7 +280,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		HomeAgent:      in.gateway,
 		Encapsulations: names,
 		Identification: uint64(now.UnixNano()),
-		PaddedSize:     func(transports.Name) int { return c.link.FullSize() },
+		PaddedSize:     c.paddedSize,
 		NextID:         c.newID,
 		ReceiveState:   c.link.ReceiveState,
 		Usable:         c.usable,

@@ -39,6 +39,7 @@ type Internet struct {
 	eventSeq uint64
 	draining bool
 	closed   bool
+	fastOpen bool
 	timer    *time.Timer
 	timerAt  time.Time // when timer is due; zero while it is stopped
 

@@ -33,7 +33,10 @@ func (h *Host) dialTCP(ctx context.Context, local netip.Addr, remote netip.AddrP
 		return nil, contextError(ctx, "dial", "tcp", tcpAddr(remote))
 	}
 	h.in.lock()
-	c, err := h.connect(local, remote)
+	c, err := h.newOutbound(local, remote)
+	if err == nil {
+		c.sendSYN()
+	}
 	h.in.flush()
 	for err == nil && c.state == synSent {
 		changed := c.changed.wait()
@@ -60,8 +63,8 @@ func (h *Host) dialTCP(ctx context.Context, local netip.Addr, remote netip.AddrP
 	return c, nil
 }
 
-// connect sends a SYN.
-func (h *Host) connect(local netip.Addr, remote netip.AddrPort) (*tcpConn, error) {
+// newOutbound makes a connection whose SYN is to be sent.
+func (h *Host) newOutbound(local netip.Addr, remote netip.AddrPort) (*tcpConn, error) {
 	if h.in.closed {
 		return nil, net.ErrClosed
 	}
@@ -79,9 +82,7 @@ func (h *Host) connect(local netip.Addr, remote netip.AddrPort) (*tcpConn, error
 	if err != nil {
 		return nil, err
 	}
-	c := newTCPConn(h, netip.AddrPortFrom(source, port), remote, synSent)
-	c.sendSYN()
-	return c, nil
+	return newTCPConn(h, netip.AddrPortFrom(source, port), remote, synSent), nil
 }
 
 func (h *Host) listenTCP(ctx context.Context, local netip.AddrPort) (*tcpListener, error) {
@@ -157,6 +158,10 @@ func (h *Host) receiveTCP(p *packet) {
 		c.listener = l
 		c.mss = min(c.mss, p.seg.mss)
 		c.edge = p.seg.edge
+		if h.in.fastOpen && len(p.payload) > 0 {
+			c.acceptEarly(p.payload)
+			return
+		}
 		c.sendSYN()
 		return
 	}

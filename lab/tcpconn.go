@@ -38,6 +38,8 @@ type tcpConn struct {
 	userClosed    bool
 	orphaned      bool // closed, and waiting for the peer's FIN
 	discard       bool // SetLinger(0)
+	deferred      bool // the SYN waits for the first Write
+	unproven      bool // accepted with the data of a SYN, and the peer has not answered
 	mss           int
 
 	// Sending.
@@ -174,6 +176,9 @@ func (c *tcpConn) Write(b []byte) (int, error) {
 			c.queue = append(c.queue, slices.Clone(b[n:n+k]))
 			c.queued += k
 			n += k
+			if c.deferred {
+				c.sendEarly()
+			}
 			c.output()
 			in.flush()
 		}
@@ -233,6 +238,10 @@ func (c *tcpConn) Close() error {
 	c.userClosed = true
 	c.readBy.stop()
 	c.writeBy.stop()
+	if c.state == synSent {
+		c.fail(net.ErrClosed)
+		return nil
+	}
 	// "If such a host issues a CLOSE call while received data is still pending
 	// in TCP, [...] its TCP SHOULD send a RST to show that data was lost." RFC
 	// 1122, Section 4.2.2.13.

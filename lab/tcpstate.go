@@ -137,7 +137,13 @@ func (c *tcpConn) receive(p *packet) {
 		if s.syn && s.ack {
 			c.mss, c.edge = min(c.mss, s.mss), s.edge
 			c.establish()
-			c.sendACK()
+			before := c.sends
+			if len(c.flight) > 0 {
+				c.answered(s)
+			}
+			if c.sends == before {
+				c.sendACK()
+			}
 		}
 		return
 	case c.state == synReceived && s.syn:
@@ -151,10 +157,14 @@ func (c *tcpConn) receive(p *packet) {
 		}
 		c.listener.ready = append(c.listener.ready, c)
 		c.listener.changed.broadcast()
+	case s.syn && c.unproven:
+		c.emit(segment{syn: true, mss: c.mss}, nil) // ours was lost
+		return
 	case s.syn:
 		c.sendACK() // ours was lost
 		return
 	}
+	c.unproven = false
 	c.acknowledged(s)
 	if len(p.payload) > 0 && c.userClosed {
 		c.abort(syscall.ECONNRESET) // RFC 1122, Section 4.2.2.13
