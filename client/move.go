@@ -127,10 +127,10 @@ func (c *Client) use(a mobility.Use) {
 	}
 }
 
-// replay sends again what the server has not received. A climb leaves a path
-// that works: what is under way there arrives.
+// replay sends again what the server has not received, if a path was lost:
+// elsewhere what is under way arrives.
 func (c *Client) replay(r *regmsg.Reply, asked time.Time) {
-	if l := c.registrar.Last(); l.Number == 0 || l.Trigger == mobility.TriggerClimb {
+	if l := c.registrar.Last(); l.Number == 0 || !l.Trigger.Loses() {
 		return
 	}
 	c.inner.Load().stack.Resume()

@@ -48,6 +48,11 @@ const (
 	TriggerResume  Trigger = "resume"  // the host has slept
 )
 
+// Loses holds for triggers that tell of a path that works no more, or may.
+func (t Trigger) Loses() bool {
+	return t != TriggerConnect && t != TriggerClimb && t != TriggerAsked
+}
+
 // Errors that callers test for; all of them are for the debug log.
 var (
 	ErrStale   = errors.New("message of an older registration")

@@ -265,7 +265,8 @@ func (r *Registrar) request(c *carrier) regmsg.Request {
 		Supported: r.cfg.Encapsulations[:min(len(r.cfg.Encapsulations), regmsg.MaxNames)],
 		Probe:     r.round.probe, Simultaneous: r.round.simultaneous,
 	}
-	if r.cfg.ReceiveState != nil {
+	// Where no path was lost, what is under way arrives and need not come twice.
+	if r.cfg.ReceiveState != nil && r.round.rec.Trigger.Loses() {
 		m.Received = r.cfg.ReceiveState()
 	}
 	return m

@@ -46,6 +46,7 @@ func TestCurl(t *testing.T) {
 	}{
 		{"SOCKS5, name", []string{"--socks5-hostname", proxyAddress, url}},
 		{"SOCKS5, address", []string{"--socks5", proxyAddress, "-H", "Host: web.test", "http://" + netns.TargetIPv4.String() + "/hello"}},
+		{"SOCKS4A", []string{"--socks4a", proxyAddress, url}},
 		{"HTTP", []string{"-x", "http://" + proxyAddress, url}},
 		{"HTTP CONNECT", []string{"-x", "http://" + proxyAddress, "--proxytunnel", url}},
 	} {
