@@ -34,15 +34,17 @@ func TestAlsoUse(t *testing.T) {
 		send(1, 0)
 		a.link.AlsoUse(one, two, time.Second)
 		send(1, 1)
-		// What the one loses comes by the other.
-		one.to = newEnd()
-		defer one.to.link.Close()
-		send(1, 1)
-		one.to = b
 		time.Sleep(time.Second)
 		send(1, 0)
 		a.link.AlsoUse(one, two, time.Second)
 		send(1, 1)
+		// What the one loses comes by the other.
+		nobody := newEnd()
+		defer nobody.link.Close()
+		hole, _ := newWires(transports.UDP, a, nobody)
+		a.link.Use(hole, true, 0)
+		a.link.AlsoUse(hole, two, time.Second)
+		send(0, 1)
 		a.link.Use(two, true, 0)
 		send(0, 1)
 		if got := b.received(); !slices.Equal(got, []uint32{1, 2, 3, 4, 5, 6}) {
