@@ -1,6 +1,8 @@
 package client
 
 import (
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/godwit-net/godwit/mobility"
@@ -39,8 +41,12 @@ func (c *Client) listen(news <-chan struct{}, f func(now time.Time)) {
 // than they do: from another address, or through another router.
 func (c *Client) changed(now time.Time) {
 	before := c.attached
+	others := c.lookAround()
 	at, moved := before.Follow(c.attachment())
 	c.attached = at
+	if others && c.registrar != nil {
+		c.registrar.Networks(now)
+	}
 	switch {
 	case !c.connected():
 		c.changedEarly(moved)
@@ -48,11 +54,63 @@ func (c *Client) changed(now time.Time) {
 		c.elsewhere = at.Source == before.Source || !before.Valid()
 		c.register(now, mobility.TriggerAddress)
 	}
+	if c.registrar != nil {
+		c.registrarActions(now)
+	}
+}
+
+// lookAround asks which interfaces there are, and reports whether they changed.
+func (c *Client) lookAround() bool {
+	if c.c.Interfaces == nil {
+		return false
+	}
+	before := c.networks
+	c.networks = nil
+	for _, remote := range c.remotes {
+		if c.networks = c.c.Interfaces(remote.Unmap()); len(c.networks) > 0 {
+			break
+		}
+	}
+	return !slices.EqualFunc(before, c.networks, func(a, b netwatch.Attachment) bool {
+		_, moved := a.Follow(b)
+		return !moved
+	})
+}
+
+// interfaces names the networks that are there.
+func (c *Client) interfaces() []string {
+	names := make([]string, len(c.networks))
+	for i, a := range c.networks {
+		names[i] = a.Interface
+	}
+	return names
+}
+
+// first is the interface that packets take by themselves; empty if unknown.
+func (c *Client) first() string {
+	if len(c.networks) == 0 {
+		return ""
+	}
+	return c.networks[0].Interface
+}
+
+// by gives the network and the source address of sockets that are to leave by
+// an interface.
+func (c *Client) by(iface string) (transports.Network, netip.Addr) {
+	i := slices.IndexFunc(c.networks, func(a netwatch.Attachment) bool { return a.Interface == iface })
+	if iface == "" || i < 0 {
+		return c.c.Network, netip.Addr{}
+	}
+	if c.c.Through == nil {
+		return c.c.Network, c.networks[i].Source
+	}
+	return c.c.Through(iface), c.networks[i].Source
 }
 
 // resumed registers anew after sleep. Mappings on the way may have expired, the
 // network may be another one that looks the same.
 func (c *Client) resumed(now time.Time) {
+	c.lookAround()
 	c.attached = c.attachment()
 	switch {
 	case !c.connected():

@@ -81,8 +81,9 @@ func (c *Client) newID() mobility.CarrierID {
 	return c.lastID
 }
 
-// openCarrier starts to open a carrier of one encapsulation.
-func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
+// openCarrier starts to open a carrier of one encapsulation, by an interface if
+// one is named.
+func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name, iface string) {
 	var t transports.Transport
 	for _, have := range c.c.Transports {
 		if have.Name() == name {
@@ -95,9 +96,10 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 	remotes, known := c.remotes, c.known
 	// A registration may be replayed; IKE's first message had better not be.
 	ca.replayable = c.registrar != nil && c.request == nil
+	network, source := c.by(iface)
 	c.tasks.Go(func() {
 		defer cancel()
-		opened, err := c.dial(ctx, t, ca, remotes, known)
+		opened, err := c.dial(ctx, t, ca, network, source, remotes, known)
 		if !c.owner.Post(func(now time.Time) { c.carrierOpened(now, ca, opened, err) }) && opened != nil {
 			opened.Close()
 		}
@@ -107,14 +109,14 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name) {
 // dial opens a carrier to the first of the server's addresses that this host
 // has a route to. If there are none the name is looked up; what is known from
 // earlier serves where that fails.
-func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, remotes, known []netip.Addr) (transports.Carrier, error) {
+func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, network transports.Network, source netip.Addr, remotes, known []netip.Addr) (transports.Carrier, error) {
 	if _, ok := t.(transports.Indirect); ok {
 		// Where only a proxy leads out there may be neither route nor name.
 		var remote netip.Addr
 		if all := append(slices.Clone(remotes), known...); len(all) > 0 {
 			remote = all[0].Unmap()
 		}
-		return t.Dial(ctx, c.opening(ctx, ca, netip.Addr{}, remote))
+		return t.Dial(ctx, c.opening(ctx, ca, network, netip.Addr{}, remote))
 	}
 	if len(remotes) == 0 {
 		rctx, cancel := context.WithTimeout(ctx, resolveTimeout)
@@ -133,6 +135,10 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 	var err error
 	for _, remote = range remotes {
 		remote = remote.Unmap()
+		if source.IsValid() && source.Is4() == remote.Is4() {
+			local, err = source, nil
+			break
+		}
 		if local, err = c.localAddress(remote); err == nil {
 			break
 		}
@@ -140,12 +146,12 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 	if err != nil {
 		return nil, fmt.Errorf("no route to the server: %w", err)
 	}
-	return t.Dial(ctx, c.opening(ctx, ca, local, remote))
+	return t.Dial(ctx, c.opening(ctx, ca, network, local, remote))
 }
 
-func (c *Client) opening(ctx context.Context, ca *carrier, local, remote netip.Addr) transports.Opening {
+func (c *Client) opening(ctx context.Context, ca *carrier, network transports.Network, local, remote netip.Addr) transports.Opening {
 	return transports.Opening{
-		Network: c.c.Network,
+		Network: network,
 		Local:   local,
 		Remote:  netip.AddrPortFrom(remote, c.port),
 		Handler: ca.in,

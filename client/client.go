@@ -57,15 +57,16 @@ type Client struct {
 	heldUntil time.Time               // zero: nothing was held yet
 	children  map[uint32]*ike.Session // inbound SPIs
 	registrar *mobility.Registrar
-	foreign   *foreign            // in place of registrar, for a gateway that is not godwit
-	reply     *regmsg.Reply       // in hand
-	replayed  uint32              // the registration for which the flight was replayed
-	retryAt   time.Time           // of the next attempt to connect
-	lonely    time.Time           // since when registrations have had no answer
-	attached  netwatch.Attachment // what attachment gave when it was last asked
-	learnt    uint32              // the registration that Places has learnt from
-	elsewhere bool                // the address of before, if it is there, may lead to another network now
-	keepalive time.Time           // when a NAT keepalive is due
+	foreign   *foreign              // in place of registrar, for a gateway that is not godwit
+	reply     *regmsg.Reply         // in hand
+	replayed  uint32                // the registration for which the flight was replayed
+	retryAt   time.Time             // of the next attempt to connect
+	lonely    time.Time             // since when registrations have had no answer
+	attached  netwatch.Attachment   // what attachment gave when it was last asked
+	networks  []netwatch.Attachment // what Interfaces gave
+	learnt    uint32                // the registration that Places has learnt from
+	elsewhere bool                  // the address of before, if it is there, may lead to another network now
+	keepalive time.Time             // when a NAT keepalive is due
 	remotes   []netip.Addr
 	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
 	lastErr   error

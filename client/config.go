@@ -66,6 +66,13 @@ type Config struct {
 	// between two networks of the same addresses is seen too. Nil: only the
 	// address that LocalAddress gives counts.
 	Attachment func(remote netip.Addr) (netwatch.Attachment, error)
+	// Interfaces tells by which interfaces packets to remote can leave, the one
+	// that they take by themselves first. While there are two, the second is
+	// registered as a standby. Nil: only one is ever used.
+	Interfaces func(remote netip.Addr) []netwatch.Attachment
+	// Through gives a Network whose sockets leave by an interface. Nil: the
+	// source address alone decides.
+	Through func(iface string) transports.Network
 	// Resumed tells that this host has been asleep: what was known of the
 	// network counts for nothing then, whatever Attachment says.
 	Resumed <-chan struct{}

@@ -42,6 +42,7 @@ func (c *Client) connect(now time.Time) {
 		// The name may lead elsewhere by now.
 		c.known, c.remotes = c.remotes, nil
 	}
+	c.lookAround()
 	c.attached = c.attachment()
 	s, err := c.newSession(now)
 	if err != nil {
@@ -63,7 +64,7 @@ func (c *Client) openMissing() {
 			have = have || ca.name == t.Name()
 		}
 		if !have {
-			c.openCarrier(c.newID(), t.Name())
+			c.openCarrier(c.newID(), t.Name(), c.first())
 		}
 	}
 }
@@ -264,6 +265,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	}
 	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
 	c.attached, c.replayed, c.learnt = c.attachment(), 0, 0
+	c.lookAround()
 	c.link.SetRoundTrip(e.RoundTrip)
 	if !in.gateway.IsValid() {
 		c.takeForeign(now, in, e)
@@ -285,6 +287,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		ReceiveState:   c.link.ReceiveState,
 		Usable:         c.usable,
 		Prefer:         c.remembered,
+		Interfaces:     c.interfaces,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {

@@ -185,7 +185,7 @@ func (c *Client) moveForeign(now time.Time, trigger mobility.Trigger) {
 		f.started, f.trigger = now, trigger
 	}
 	f.next = c.newID()
-	c.openCarrier(f.next, c.c.Transports[0].Name())
+	c.openCarrier(f.next, c.c.Transports[0].Name(), c.first())
 }
 
 // foreignOpened takes a new carrier into use. The gateway hears of it at once,

@@ -53,7 +53,7 @@ func (c *Client) registrarActions(now time.Time) {
 func (c *Client) registrarAction(a mobility.Action) {
 	switch a := a.(type) {
 	case mobility.Open:
-		c.openCarrier(a.ID, a.Name)
+		c.openCarrier(a.ID, a.Name, a.Interface)
 	case mobility.Send:
 		if b := c.sealRegistration(a); b != nil {
 			c.send(a.ID, transports.KindESP, b)
@@ -178,7 +178,14 @@ func (c *Client) sendKeepalive(now time.Time) {
 		return
 	}
 	c.keepalive = now.Add(keepaliveEvery)
-	ca := c.carriers[c.currentID()]
+	c.keep(c.currentID())
+	if c.registrar != nil && c.registrar.Standby() != 0 {
+		c.keep(c.registrar.Standby())
+	}
+}
+
+func (c *Client) keep(id mobility.CarrierID) {
+	ca := c.carriers[id]
 	if ca == nil || ca.open == nil {
 		return
 	}

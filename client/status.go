@@ -10,10 +10,13 @@ import (
 
 // A Status is what `godwit status` shows; its JSON names are an interface.
 type Status struct {
-	State         string         `json:"state"` // connecting, connected, moving, stopped
-	Server        string         `json:"server"`
-	Inner         []string       `json:"inner"`
-	Path          *PathStatus    `json:"path"`
+	State  string      `json:"state"` // connecting, connected, moving, stopped
+	Server string      `json:"server"`
+	Inner  []string    `json:"inner"`
+	Path   *PathStatus `json:"path"`
+	// Standby is the path over a second network that takes over when the first
+	// is lost.
+	Standby       *PathStatus    `json:"standby,omitempty"`
 	Registrations []Registration `json:"registrations"`
 
 	BytesSent       uint64 `json:"bytes_sent"`     // inner packets
@@ -114,22 +117,29 @@ func (c *Client) fill(s *Status) {
 	if c.registrar.Registering() {
 		s.State = "moving"
 	}
-	if p := c.registrar.Current(); p.ID != 0 {
-		s.Path = &PathStatus{
-			Encapsulation: string(p.Name),
-			Local:         p.Local.String(),
-			Remote:        p.Remote.String(),
-			RTTms:         ms(p.RTT),
-			Verdict:       p.Verdict.String(),
-			Since:         p.Since,
-		}
-		if ca := c.carriers[p.ID]; ca != nil {
-			s.Path.Proxy = ca.desc.Proxy
-		}
-	}
+	s.Path, s.Standby = c.path(c.registrar.Current()), c.path(c.registrar.StandbyPath())
 	for _, r := range c.registrar.History() {
 		s.Registrations = append(s.Registrations, registration(r))
 	}
+}
+
+// path is nil for none.
+func (c *Client) path(p mobility.Path) *PathStatus {
+	if p.ID == 0 {
+		return nil
+	}
+	s := &PathStatus{
+		Encapsulation: string(p.Name),
+		Local:         p.Local.String(),
+		Remote:        p.Remote.String(),
+		RTTms:         ms(p.RTT),
+		Verdict:       p.Verdict.String(),
+		Since:         p.Since,
+	}
+	if ca := c.carriers[p.ID]; ca != nil {
+		s.Proxy = ca.desc.Proxy
+	}
+	return s
 }
 
 func registration(r mobility.Record) Registration {

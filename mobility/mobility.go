@@ -74,8 +74,9 @@ type Action interface{ action() }
 // Opened as soon as the addresses are known (from transports.Opening.First, so
 // that the Sends that follow ride in the first flight) or with OpenFailed.
 type Open struct {
-	ID   CarrierID
-	Name transports.Name
+	ID        CarrierID
+	Name      transports.Name
+	Interface string // by which it is to leave; empty: whichever the routes lead by
 }
 
 // Send asks for a registration message to be sent by a carrier, at once.

@@ -48,6 +48,11 @@ type RegistrarConfig struct {
 	// registration, and data with the request leaves by those first. None is left out.
 	Prefer func() []transports.Name
 
+	// Interfaces names the interfaces by which the server may be reached now,
+	// the one that packets take by themselves first. With a second one a standby
+	// is registered there. Nil: there is no choice, and Open names none.
+	Interfaces func() []string
+
 	// ClientDecides lets the client choose by its own order of preference
 	// instead of following the server's replies.
 	ClientDecides bool
@@ -92,12 +97,15 @@ type Registrar struct {
 
 	climbAt    time.Time
 	climbTries int
+
+	standby standby
 }
 
 // A carrier is one that this Registrar has opened or adopted.
 type carrier struct {
 	id     CarrierID
 	name   transports.Name
+	iface  string // by which it leaves; empty if nothing is known of interfaces
 	round  uint32 // the registration that it belongs to; 0: adopted, and in none yet
 	opened bool   // its addresses are known
 	ready  bool   // it takes data
@@ -139,7 +147,7 @@ func NewRegistrar(cfg RegistrarConfig) *Registrar {
 // Start(TriggerConnect); any other Start closes those that carry no data,
 // since what they know of the network may be out of date.
 func (r *Registrar) Adopt(now time.Time, id CarrierID, d transports.Description, current bool) {
-	c := &carrier{id: id, name: d.Encapsulation, opened: true, desc: clip(d), asked: now}
+	c := &carrier{id: id, name: d.Encapsulation, iface: r.first(), opened: true, desc: clip(d), asked: now}
 	r.carriers[id] = c
 	if current {
 		r.current = Path{ID: id, Name: c.name, Local: c.desc.Source, Remote: c.desc.Destination, Since: now}
@@ -153,6 +161,9 @@ func (r *Registrar) Adopt(now time.Time, id CarrierID, d transports.Description,
 // ignored while a registration runs that nothing has answered yet, and
 // TriggerClimb while any runs or when there is nothing better to probe.
 func (r *Registrar) Start(now time.Time, t Trigger) {
+	if t != TriggerClimb && r.takeStandby(now, t) {
+		return
+	}
 	running := r.round != nil && !r.round.rec.Done
 	switch t {
 	case TriggerSilence, TriggerSocket:
@@ -218,6 +229,10 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 			s.reopenAt = now.Add(backoff(firstReopen, s.failures, maxReopen))
 		}
 	}
+	reserve := id == r.standby.id
+	if reserve {
+		r.standby.id, r.standby.at = 0, now.Add(firstReopen)
+	}
 	delete(r.carriers, id)
 	r.unprovide(now, id)
 	if rd := r.round; rd != nil && rd.probe && !rd.rec.Done && !slices.ContainsFunc(rd.slots, func(s *slot) bool { return s.id != 0 }) {
@@ -228,7 +243,7 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 	}
 	r.espFails = r.espFails || r.current.Name == transports.ESP
 	r.current = Path{}
-	if r.round != nil && !r.round.rec.Done && r.bestProven() != nil {
+	if r.round != nil && !r.round.standby && !r.round.rec.Done && r.bestProven() != nil {
 		r.round.leads = true
 		r.choose(now)
 		return

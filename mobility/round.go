@@ -48,9 +48,14 @@ const (
 type round struct {
 	number         uint32
 	identification uint64
+	iface          string // that its carriers leave by
 	prefer         []transports.Name
-	simultaneous   bool // the path before may still work: the server shall use both
-	probe          bool // a climb: the server moves nothing until the client decides
+	simultaneous   bool      // the path before may still work: the server shall use both
+	standby        bool      // of a second network, see standby.go
+	switched       bool      // which has taken over
+	consented      bool      // and the server knows
+	toldAt         time.Time // the last decision
+	probe          bool      // a climb: the server moves nothing until the client decides
 	slots          []*slot
 	rec            *Record
 
@@ -116,18 +121,13 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	default:
 		r.climbTries = 0
 	}
-	if r.round != nil {
-		r.round.rec.Done = true
-	}
 	var prefer []transports.Name
 	if r.cfg.Prefer != nil && !probe {
 		prefer = r.cfg.Prefer()
 		slices.SortStableFunc(names, func(a, b transports.Name) int { return cmp.Compare(remembered(prefer, a), remembered(prefer, b)) })
 	}
-	r.number++
-	r.identification++
-	rd := &round{prefer: prefer, number: r.number, identification: r.identification, probe: probe, leads: probe || r.cfg.ClientDecides,
-		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
+	rd := r.newRound(now, t, names)
+	rd.prefer, rd.probe, rd.leads = prefer, probe, probe || r.cfg.ClientDecides
 	switch t {
 	case TriggerSilence, TriggerSocket, TriggerResume:
 		rd.broken = true
@@ -135,15 +135,6 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 		rd.broken = r.cfg.Usable == nil || !r.cfg.Usable()
 	}
 	rd.simultaneous = t == TriggerAddress && !rd.broken && r.current.ID != 0
-	r.round = rd
-	r.history = append(r.history, rd.rec)
-	if n := len(r.history) - HistorySize; n > 0 {
-		r.history = slices.Delete(r.history, 0, n)
-	}
-	for i, name := range names {
-		rd.rec.Copies[i].Encapsulation = name
-		rd.slots = append(rd.slots, &slot{name: name, rec: &rd.rec.Copies[i]})
-	}
 	if t == TriggerConnect {
 		for _, c := range r.sorted() {
 			if s := rd.slot(c.name); c.round == 0 && s != nil && (s.id == 0 || c.id == r.current.ID) {
@@ -154,7 +145,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	for _, c := range r.sorted() {
 		if s := rd.slot(c.name); s != nil && s.id == c.id {
 			c.round = rd.number
-		} else if c.id != r.current.ID {
+		} else if c.id != r.current.ID && c.id != r.standby.id {
 			r.close(c)
 		}
 	}
@@ -163,8 +154,33 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 			s.rec.Local, s.rec.Remote = c.desc.Source, c.desc.Destination
 			r.sendCopies(now, c, s)
 		} else {
-			r.open(now, s)
+			r.open(now, s, rd.iface)
 		}
+	}
+}
+
+// newRound makes the next round, over these encapsulations, the last one.
+func (r *Registrar) newRound(now time.Time, t Trigger, names []transports.Name) *round {
+	if r.round != nil {
+		r.round.rec.Done = true
+	}
+	r.number++
+	r.identification++
+	rd := &round{number: r.number, identification: r.identification, iface: r.first(),
+		rec: &Record{Number: r.number, Trigger: t, Started: now, Copies: make([]CopyRecord, len(names))}}
+	r.round = rd
+	r.remember(rd.rec)
+	for i, name := range names {
+		rd.rec.Copies[i].Encapsulation = name
+		rd.slots = append(rd.slots, &slot{name: name, rec: &rd.rec.Copies[i]})
+	}
+	return rd
+}
+
+func (r *Registrar) remember(rec *Record) {
+	r.history = append(r.history, rec)
+	if n := len(r.history) - HistorySize; n > 0 {
+		r.history = slices.Delete(r.history, 0, n)
 	}
 }
 
@@ -225,11 +241,12 @@ func (r *Registrar) better() (names []transports.Name) {
 	return names
 }
 
-func (r *Registrar) open(now time.Time, s *slot) {
-	c := &carrier{id: r.cfg.NextID(), name: s.name, round: r.round.number, asked: now}
+func (r *Registrar) open(now time.Time, s *slot, iface string) {
+	r.round.iface = iface
+	c := &carrier{id: r.cfg.NextID(), name: s.name, iface: iface, round: r.round.number, asked: now}
 	r.carriers[c.id] = c
 	s.id, s.reopenAt = c.id, time.Time{}
-	r.do(Open{ID: c.id, Name: s.name})
+	r.do(Open{ID: c.id, Name: s.name, Interface: iface})
 }
 
 // reliable holds for encapsulations that send lost packets again themselves.
@@ -298,6 +315,9 @@ func (r *Registrar) bestProven() (best *carrier) {
 // choose says which carrier is to be used after something was learnt.
 func (r *Registrar) choose(now time.Time) {
 	rd := r.round
+	if rd.standby && !rd.switched {
+		return // it is only known
+	}
 	var target *carrier
 	if !rd.leads {
 		for _, c := range r.sorted() {
@@ -323,6 +343,7 @@ func (r *Registrar) choose(now time.Time) {
 	switch {
 	case rd.up == used.name && rd.upID == used.id && rd.obeyed == rd.decision:
 		// Both ends agree.
+		r.taken(now, used)
 		rd.overdueAt = time.Time{}
 		if !rd.decideAt.IsZero() {
 			rd.decideAt = time.Time{}
@@ -378,6 +399,7 @@ func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 		// What the server sent meanwhile by the way that it had selected is lost.
 		m.Received = r.cfg.ReceiveState()
 	}
+	rd.toldAt = now
 	r.do(Send{ID: c.id, Message: m})
 }
 
@@ -386,6 +408,11 @@ func (r *Registrar) end(now time.Time) {
 	rd := r.round
 	rd.rec.Done = true
 	rd.overdueAt, rd.decideAt = time.Time{}, time.Time{}
+	if rd.standby && !rd.switched {
+		r.endStandby(now)
+	} else {
+		r.afterRound(now)
+	}
 	for _, s := range rd.slots {
 		s.reopenAt = time.Time{}
 	}
@@ -393,7 +420,7 @@ func (r *Registrar) end(now time.Time) {
 		c.next = time.Time{}
 		// Where the server selects another encapsulation for its direction,
 		// that one stays too.
-		if c.id != r.current.ID && !(r.slotOf(c) != nil && c.proven && c.name == rd.down && rd.down != rd.up) {
+		if c.id != r.current.ID && c.id != r.standby.id && !(r.slotOf(c) != nil && c.proven && c.name == rd.down && rd.down != rd.up) {
 			r.close(c)
 		}
 	}
@@ -413,6 +440,8 @@ func (r *Registrar) NextTimeout() (t time.Time) {
 		earliest(r.mayStart())
 	}
 	earliest(r.climbAt)
+	earliest(r.standbyAt())
+	earliest(r.returnAt())
 	rd := r.round
 	if rd == nil {
 		return t
@@ -469,6 +498,12 @@ func (r *Registrar) Advance(now time.Time) {
 		r.climbAt = time.Time{}
 		r.Start(now, TriggerClimb)
 	}
+	if due(r.returnAt()) {
+		r.takeStandby(now, TriggerClimb)
+	}
+	if due(r.standbyAt()) {
+		r.beginStandby(now)
+	}
 	rd := r.round
 	if rd == nil {
 		return
@@ -503,7 +538,7 @@ func (r *Registrar) Advance(now time.Time) {
 		c := r.carriers[s.id]
 		switch {
 		case c == nil && due(s.reopenAt):
-			r.open(now, s)
+			r.open(now, s, rd.iface)
 		case c == nil:
 		case due(r.impatientAt(c)):
 			if c.id == r.current.ID {
@@ -512,7 +547,7 @@ func (r *Registrar) Advance(now time.Time) {
 			} else {
 				r.close(c)
 			}
-			r.open(now, s)
+			r.open(now, s, rd.iface)
 		case due(c.next):
 			r.sendCopies(now, c, s)
 		}

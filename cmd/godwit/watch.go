@@ -6,6 +6,8 @@ import (
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/mobility/netwatch"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/system"
 )
 
 // watchNetwork makes c notice when this host moves or has slept, until stop.
@@ -13,6 +15,8 @@ import (
 // tells it.
 func watchNetwork(ctx context.Context, c *client.Config, logger *slog.Logger) (stop func()) {
 	c.LocalAddress, c.Attachment, c.HasAddress = netwatch.LocalAddress, netwatch.AttachmentTo, netwatch.HasAddress
+	c.Interfaces = netwatch.Attachments
+	c.Through = func(iface string) transports.Network { return system.New(system.Through(iface)) }
 	var stopChanges, stopSleep func()
 	c.Changes, stopChanges = pass(ctx, logger, "network changed", func() (*netwatch.Watcher, error) { return netwatch.New(logger) })
 	c.Resumed, stopSleep = pass(ctx, logger, "resumed from sleep", netwatch.Sleep)

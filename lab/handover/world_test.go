@@ -227,6 +227,7 @@ func (w *world) join(name string, number byte) *mobile {
 		Changes:      h.Changes(),
 		LocalAddress: h.LocalAddress,
 		Attachment:   h.Attachment,
+		Interfaces:   h.Interfaces,
 		Resumed:      resumed,
 		HasAddress:   func(a netip.Addr) bool { return slices.Contains(h.Addresses(), a) },
 

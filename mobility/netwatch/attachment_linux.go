@@ -18,17 +18,28 @@ const carrierUpCount = 47
 // before the question's system call returns.
 var askTimeout = unix.Timeval{Usec: 100_000}
 
+// tellsGateways: here one can know that an interface has no router.
+const tellsGateways = true
+
 // findGateway asks the kernel for the route to remote, and for what it knows of
 // the next hop and the interface.
-func (a *Attachment) findGateway(remote netip.Addr) {
+func (a *Attachment) findGateway(remote netip.Addr) { a.askRoute(remote, nil) }
+
+// leadsTo does so for packets that leave by a's interface, and reports whether
+// there is a route.
+func (a *Attachment) leadsTo(remote netip.Addr) bool {
+	return a.askRoute(remote, attribute(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(a.Index))))
+}
+
+func (a *Attachment) askRoute(remote netip.Addr, more []byte) bool {
 	if remote.Is6() != a.Source.Is6() {
-		return
+		return false
 	}
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0], header[1] = family(remote), byte(remote.BitLen())
-	route, err := ask(unix.RTM_GETROUTE, header, attribute(unix.RTA_DST, remote.AsSlice()))
+	route, err := ask(unix.RTM_GETROUTE, header, append(attribute(unix.RTA_DST, remote.AsSlice()), more...))
 	if err != nil {
-		return
+		return false
 	}
 	if index, ok := number(route[unix.RTA_OIF]); ok && int(index) != a.Index {
 		a.Index, a.Interface = int(index), ""
@@ -44,7 +55,7 @@ func (a *Attachment) findGateway(remote netip.Addr) {
 		}
 	}
 	if !a.Gateway.IsValid() {
-		return
+		return true
 	}
 	header = make([]byte, unix.SizeofNdMsg)
 	header[0] = family(a.Gateway)
@@ -52,6 +63,7 @@ func (a *Attachment) findGateway(remote netip.Addr) {
 	if neighbour, err := ask(unix.RTM_GETNEIGH, header, attribute(unix.NDA_DST, a.Gateway.AsSlice())); err == nil {
 		a.GatewayLink = net.HardwareAddr(neighbour[unix.NDA_LLADDR]).String()
 	}
+	return true
 }
 
 func family(a netip.Addr) byte {

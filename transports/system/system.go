@@ -23,6 +23,17 @@ func WithControl(f Control) Option {
 	return func(n *network) { n.control = append(n.control, f) }
 }
 
+// Through has sockets leave by the interface of this name, whatever the routes
+// prefer, where the system can do that: Linux, macOS and Windows. Where it
+// refuses, the socket is as it would be without.
+func Through(iface string) Option {
+	return WithControl(func(network, _ string, c syscall.RawConn) error {
+		// A socket that follows the routes is better than none.
+		_ = c.Control(func(fd uintptr) { _ = bind(fd, network, iface) })
+		return nil
+	})
+}
+
 // New gives the system's network. Listening on an unspecified address, of
 // either family, takes IPv4 and IPv6 where the system has both.
 func New(opts ...Option) transports.Network {
