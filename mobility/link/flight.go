@@ -48,6 +48,7 @@ type sent struct {
 	mtu    int    // that the inner packet was cut to
 	by     transports.Carrier
 	at     int64 // when it was sealed, Unix nanoseconds
+	held   bool  // part of it never left: no carrier took it
 }
 
 // add keeps e and takes its packet over; the oldest give way.
@@ -122,6 +123,20 @@ func (f *flight) take() []sent {
 	}
 	f.bytes = 0
 	return all
+}
+
+// hold notes that ESP packets from seq on have not left. They come before
+// everything that is queued, whatever a blind replay leaves out.
+func (f *flight) hold(out *esp.Outbound, seq uint64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := f.count - 1; i >= 0; i-- {
+		e := &f.ring[(f.head+i)&(len(f.ring)-1)]
+		if e.out != out || e.first+uint64(e.n) <= seq {
+			return
+		}
+		e.held = true
+	}
 }
 
 // kept is how many bytes of packets the flight holds.
@@ -226,7 +241,7 @@ func (l *Link) replayNow(b *buffers) bool {
 		case e.by == by && o.since != 0 && e.at >= o.since:
 			l.flight.add(e)
 			continue
-		case o.state.SPI == 0 && (e.at < o.since || blind >= o.limit):
+		case o.state.SPI == 0 && !e.held && (e.at < o.since || blind >= o.limit):
 			l.flight.add(e)
 			continue
 		case o.state.SPI == 0:

@@ -1,6 +1,8 @@
 package link
 
 import (
+	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -84,4 +86,49 @@ func TestMeterIgnoresAHole(t *testing.T) {
 	if got := m.rate(); got != before || got != float64(100<<10)/meterSpan.Seconds() {
 		t.Errorf("rate %.0f, then %.0f", before, got)
 	}
+}
+
+// A broken carrier refuses everything.
+type broken struct{ *wire }
+
+func (broken) Send([]transports.Packet) error { return syscall.ENETUNREACH }
+
+// What no carrier took leaves before what has been queued since, though a
+// blind replay ends earlier.
+func TestHeldPacketsLeaveFirst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t)
+		defer a.link.Close()
+		defer b.link.Close()
+		old, _ := newWires(transports.UDP, a, b)
+		a.link.Use(old, true, 0)
+		n := uint32(0)
+		send := func(count int) {
+			for range count {
+				a.link.Output(packet(n, 1000))
+				n++
+			}
+			synctest.Wait()
+		}
+		const arrived = 3 * blindBytes / 1000
+		send(arrived)
+		a.link.life.heard(true, false)
+		a.link.Use(broken{old}, true, 0)
+		send(5)
+		send(20)
+		time.Sleep(5 * time.Second)
+		next, _ := newWires(transports.UDP, a, b)
+		a.link.UseProvisionally(next, time.Time{})
+		time.Sleep(time.Second)
+		synctest.Wait()
+		var fresh []uint32
+		for _, got := range b.received() {
+			if got >= arrived {
+				fresh = append(fresh, got)
+			}
+		}
+		if len(fresh) != 25 || !slices.IsSorted(fresh) {
+			t.Errorf("of packets %d to %d, these arrived, in this order: %v", arrived, n-1, fresh)
+		}
+	})
 }

@@ -29,6 +29,7 @@ type buffers struct {
 	pkts        []transports.Packet
 	replays     uint64 // Link.replays when the first of sealed was sealed
 	path        *path  // that it was sealed for
+	out         *esp.Outbound
 	pacer       *pacer // while a replay leaves
 }
 
@@ -109,7 +110,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		}
 	}
 	if len(b.esp) == 0 {
-		b.replays, b.path = l.replays.Load(), p
+		b.replays, b.path, b.out = l.replays.Load(), p, out
 	}
 	n := len(b.esp)
 	b.sealed, b.esp, err = out.SealBatch(b.sealed, b.segs, b.esp)
@@ -148,6 +149,9 @@ func (l *Link) flush(b *buffers) {
 			break
 		}
 		if b.replays != l.replays.Load() && b.path.carrier != p.carrier {
+			if low, ok := esp.SequenceLow(pkts[0].Data); ok {
+				l.flight.hold(b.out, widen(low, b.out.Sequence()))
+			}
 			break
 		}
 		n := len(pkts)
@@ -188,7 +192,7 @@ func (l *Link) flush(b *buffers) {
 		}
 	}
 	clear(b.pkts)
-	b.sealed, b.esp, b.pkts, b.path = b.sealed[:0], b.esp[:0], b.pkts[:0], nil
+	b.sealed, b.esp, b.pkts, b.path, b.out = b.sealed[:0], b.esp[:0], b.pkts[:0], nil, nil
 }
 
 // count notes that packets have left.
