@@ -44,6 +44,9 @@ func (c *Client) changed(now time.Time) {
 	others := c.lookAround()
 	at, moved := before.Follow(c.attachment())
 	c.attached = at
+	if moved {
+		c.portal = nil
+	}
 	if others && c.registrar != nil {
 		c.registrar.Networks(now)
 	}

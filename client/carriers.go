@@ -232,6 +232,7 @@ func (c *Client) heard(id mobility.CarrierID) {
 // carrierLost tells the state machines that a carrier did not open, or ended.
 func (c *Client) carrierLost(now time.Time, ca *carrier, err error) {
 	c.lastErr = fmt.Errorf("%s: %w", ca.name, err)
+	c.suspect(err)
 	if c.foreign != nil {
 		c.changed(now)
 		c.foreignLost(now, ca.id)

@@ -70,6 +70,7 @@ type Client struct {
 	remotes   []netip.Addr
 	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
 	lastErr   error
+	portal    *portal // somebody else answered in the server's place; nil: nobody did
 	fatal     error
 	wasReady  bool
 }

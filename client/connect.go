@@ -263,7 +263,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		c.session = s
 		c.dropNext()
 	}
-	c.request, c.lastErr, c.lonely = nil, nil, time.Time{}
+	c.request, c.lastErr, c.portal, c.lonely = nil, nil, nil, time.Time{}
 	c.attached, c.replayed, c.learnt = c.attachment(), 0, 0
 	c.lookAround()
 	c.link.SetRoundTrip(e.RoundTrip)

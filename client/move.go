@@ -37,6 +37,7 @@ func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
 			c.log.Debug("registration reply not used", slog.Any("err", err))
 			return
 		}
+		c.portal = nil
 		c.reply = reply
 		c.registrarActions(now)
 		c.reply = nil

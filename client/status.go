@@ -10,7 +10,7 @@ import (
 
 // A Status is what `godwit status` shows; its JSON names are an interface.
 type Status struct {
-	State  string      `json:"state"` // connecting, connected, moving, stopped
+	State  string      `json:"state"` // connecting, connected, moving, portal, stopped
 	Server string      `json:"server"`
 	Inner  []string    `json:"inner"`
 	Path   *PathStatus `json:"path"`
@@ -31,6 +31,9 @@ type Status struct {
 	IKESent         uint64 `json:"ike_sent"`        // IKE messages
 	IKEReceived     uint64 `json:"ike_received"`
 
+	// Portal tells of somebody who answers in the server's place, while the
+	// state is portal.
+	Portal *PortalStatus `json:"portal,omitempty"`
 	// LastError is why there is no connection, in words for a person.
 	LastError string `json:"last_error,omitempty"`
 }
@@ -109,6 +112,11 @@ func (c *Client) fill(s *Status) {
 	}
 	if c.foreign != nil {
 		c.foreignStatus(s)
+	}
+	if c.parked() {
+		defer func() {
+			s.State, s.Portal = "portal", &PortalStatus{Evidence: c.portal.evidence, URL: c.portal.url}
+		}()
 	}
 	if c.registrar == nil {
 		return

@@ -106,8 +106,17 @@ func printStatus(out io.Writer, s client.Status) error {
 		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
 		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
 	}
+	if p := s.Standby; p != nil {
+		fmt.Fprintf(w, "standby\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
+	}
 	fmt.Fprintf(w, "sent\t%s in %d packets\n", byteCount(s.BytesSent), s.PacketsSent)
 	fmt.Fprintf(w, "received\t%s in %d packets\n", byteCount(s.BytesReceived), s.PacketsReceived)
+	if p := s.Portal; p != nil {
+		fmt.Fprintf(w, "portal\t%s\n", p.Evidence)
+		if p.URL != "" {
+			fmt.Fprintf(w, "page\t%s\n", p.URL)
+		}
+	}
 	if s.LastError != "" {
 		fmt.Fprintf(w, "trouble\t%s\n", s.LastError)
 	}

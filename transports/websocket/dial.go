@@ -55,11 +55,45 @@ func (e *CertError) Error() string {
 // Unwrap gives Err.
 func (e *CertError) Unwrap() error { return e.Err }
 
+// Interception implements transports.Interception; a certificate names no page.
+func (e *CertError) Interception() string { return "" }
+
 // A StatusError says that the upgrade was answered with something else than
 // 101: a server that does not know the path, or a captive portal.
 type StatusError struct {
 	Code     int    // HTTP status
-	Location string // where a redirect leads
+	Location string // where a redirect leads, as far as that is a web page; at most 512 bytes
+}
+
+// Interception implements transports.Interception.
+func (e *StatusError) Interception() string { return e.Location }
+
+// maxLocation bounds what of a redirect is kept and shown, in bytes.
+const maxLocation = 512
+
+// location gives the page that a redirect leads to; empty if it is none. It
+// comes from whoever sits on the way, and will be shown on a terminal: the URL
+// is written anew from its parts, and names and passwords are left out.
+func location(header, authority string) string {
+	if header == "" || len(header) > maxLocation {
+		return ""
+	}
+	u, err := url.Parse(header)
+	if err != nil {
+		return ""
+	}
+	u = (&url.URL{Scheme: "http", Host: authority}).ResolveReference(u)
+	u.User = nil
+	s := u.String()
+	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || len(s) > maxLocation {
+		return ""
+	}
+	for _, c := range []byte(s) {
+		if c <= ' ' || c >= 0x7f {
+			return ""
+		}
+	}
+	return s
 }
 
 // Error names the status.
@@ -148,7 +182,7 @@ func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.
 			return nil, context.Cause(ctx)
 		}
 		if resp != nil && resp.StatusCode != http.StatusSwitchingProtocols {
-			return nil, &StatusError{Code: resp.StatusCode, Location: resp.Header.Get("Location")}
+			return nil, &StatusError{Code: resp.StatusCode, Location: location(resp.Header.Get("Location"), d.Authority)}
 		}
 		return nil, err
 	}

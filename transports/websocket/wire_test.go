@@ -480,3 +480,32 @@ func FuzzMessages(f *testing.F) {
 		})
 	})
 }
+
+// TestLocation has what a portal may send; it ends on a terminal.
+func TestLocation(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"http://portal.example/login?mac=02", "http://portal.example/login?mac=02"},
+		{"/login", "http://server.example/login"},
+		{"https://user:secret@portal.example/", "https://portal.example/"},
+		{"http://portal.example/\x1b[2J", ""},
+		{"javascript:alert(1)", ""},
+		{"file:///etc/passwd", ""},
+		{"http://portal.example/" + strings.Repeat("a", 600), ""},
+		{"", ""},
+		{"http://portal.example/\u202egpj", "http://portal.example/%E2%80%AEgpj"},
+	} {
+		if got := location(tt.in, "server.example"); got != tt.want {
+			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
+		}
+	}
+}
+
+func FuzzLocation(f *testing.F) {
+	f.Add("http://portal.example/")
+	f.Fuzz(func(t *testing.T, in string) {
+		got := location(in, "server.example:443")
+		if len(got) > maxLocation || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+			t.Errorf("%q", got)
+		}
+	})
+}
