@@ -116,8 +116,8 @@ func TestServerCertificate(t *testing.T) {
 	for _, kind := range []string{"ed25519", "ecdsa"} {
 		for _, algorithm := range espAlgorithms {
 			t.Run(kind+" "+algorithm, func(t *testing.T) {
-				ctx := within(t, time.Minute)
 				n := serverNetwork(t, netns.Config{})
+				ctx := within(t, 2*time.Minute)
 				p := newPKI(t, kind)
 				certifiedServer(t, n, p, p.ca)
 				cl := startCharon(t, n.Clients[0].Host, p.strongSwan(false, algorithm+"-x25519-noesn"))

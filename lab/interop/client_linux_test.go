@@ -37,6 +37,7 @@ const echoPort = "7"
 // addresses and the target, which echoes.
 func gatewayNetwork(t *testing.T, c netns.Config) *netns.Network {
 	t.Helper()
+	t.Parallel() // each test has namespaces of its own, and waits much
 	if len(c.Access) == 0 {
 		c.Access = []netns.AccessConfig{{Name: "home"}}
 	}
@@ -199,8 +200,8 @@ func TestClientPSK(t *testing.T) {
 		{"chacha20poly1305", "CHACHA20_POLY1305"},
 	} {
 		t.Run(algorithm.proposal, func(t *testing.T) {
-			ctx := within(t, time.Minute)
 			n := gatewayNetwork(t, netns.Config{})
+			ctx := within(t, 2*time.Minute)
 			gw := startCharon(t, n.Server, strongSwan{gateway: true, esp: algorithm.proposal + "-noesn"})
 			c := pskClient(t, n.Clients[0].Host)
 			c.run()
@@ -217,8 +218,8 @@ func TestClientPSK(t *testing.T) {
 
 // Both ends prove themselves by raw Ed25519 keys.
 func TestClientRawKey(t *testing.T) {
-	ctx := within(t, time.Minute)
 	n := gatewayNetwork(t, netns.Config{})
+	ctx := within(t, 2*time.Minute)
 	gwKey, gwPublic := newKey(t)
 	clKey, clPublic := newKey(t)
 	id, err := ike.KeyIdentity(clKey.Public().(ed25519.PublicKey))

@@ -61,8 +61,8 @@ func wellFormed(t *testing.T, keys, file string) {
 // IKE and ESP between the client and strongSwan, rekeying included, as another
 // dissector shows them with the keys that the client exported.
 func TestDissectGateway(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
 	n := gatewayNetwork(t, netns.Config{})
+	ctx := within(t, 2*time.Minute)
 	gw := startCharon(t, n.Server, strongSwan{gateway: true})
 	file, stop := capture(t, n.Server, "wan")
 	c := pskClient(t, n.Clients[0].Host)

@@ -20,8 +20,8 @@ var twoNetworks = []netns.AccessConfig{
 // The client moves in mid-transfer against a gateway that knows MOBIKE and
 // nothing of registrations, there and back.
 func TestClientMoves(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
 	n := gatewayNetwork(t, netns.Config{Access: twoNetworks})
+	ctx := within(t, 2*time.Minute)
 	gw := startCharon(t, n.Server, strongSwan{gateway: true})
 	c := pskClient(t, n.Clients[0].Host)
 	c.run()
@@ -42,8 +42,8 @@ func TestClientMoves(t *testing.T) {
 
 // The same with strongSwan as the road warrior.
 func TestServerMoves(t *testing.T) {
-	ctx := within(t, 2*time.Minute)
 	n := serverNetwork(t, netns.Config{Access: twoNetworks})
+	ctx := within(t, 2*time.Minute)
 	s := startServer(t, n, "")
 	cl := startCharon(t, n.Clients[0].Host, strongSwan{})
 	if out := cl.connect(); !strings.Contains(out, "completed successfully") {

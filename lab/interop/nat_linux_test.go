@@ -40,8 +40,8 @@ func TestNAT(t *testing.T) {
 			name = "on both sides"
 		}
 		t.Run("client "+name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
 			n, server := natNetwork(t, gatewayNetwork, both)
+			ctx := within(t, 2*time.Minute)
 			gw := startCharon(t, n.Server, strongSwan{gateway: true})
 			c := pskClient(t, n.Clients[0].Host)
 			c.edit(netns.ServerIPv4.String(), server)
@@ -52,8 +52,8 @@ func TestNAT(t *testing.T) {
 			}
 		})
 		t.Run("server "+name, func(t *testing.T) {
-			ctx := within(t, time.Minute)
 			n, server := natNetwork(t, serverNetwork, both)
+			ctx := within(t, 2*time.Minute)
 			startServer(t, n, "")
 			cl := startCharon(t, n.Clients[0].Host, strongSwan{server: server})
 			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
@@ -67,8 +67,8 @@ func TestNAT(t *testing.T) {
 
 // A built-in client begins at port 500 and goes on at 4500.
 func TestServerPort500(t *testing.T) {
-	ctx := within(t, time.Minute)
 	n, server := natNetwork(t, serverNetwork, false)
+	ctx := within(t, 2*time.Minute)
 	startServer(t, n, "")
 	cl := startCharon(t, n.Clients[0].Host, strongSwan{server: server, port: 500})
 	if out := cl.connect(); !strings.Contains(out, "completed successfully") {

@@ -131,9 +131,9 @@ func TestClientScenarios(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx := within(t, 2*time.Minute)
 			tt.access.Name = "home"
 			n := gatewayNetwork(t, netns.Config{Access: []netns.AccessConfig{tt.access}})
+			ctx := within(t, 2*time.Minute)
 			tt.gateway.gateway = true
 			gw := startCharon(t, n.Server, tt.gateway)
 			if tt.before != nil {
@@ -216,9 +216,9 @@ func TestServerScenarios(t *testing.T) {
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			ctx := within(t, 2*time.Minute)
 			tt.access.Name = "home"
 			n := serverNetwork(t, netns.Config{Access: []netns.AccessConfig{tt.access}})
+			ctx := within(t, 2*time.Minute)
 			s := startServer(t, n, "")
 			if tt.before != nil {
 				tt.before(t, n)
@@ -240,8 +240,8 @@ func TestServerScenarios(t *testing.T) {
 // A user that is removed loses its link, and a user's file is for the owner's
 // eyes only.
 func TestServerUserRemoved(t *testing.T) {
-	ctx := within(t, time.Minute)
 	n := serverNetwork(t, netns.Config{})
+	ctx := within(t, 2*time.Minute)
 	s := startServer(t, n, "")
 	info, err := os.Stat(filepath.Join(s.dir, "clients", "carol.toml"))
 	if err != nil || info.Mode().Perm() != 0o600 {

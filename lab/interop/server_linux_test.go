@@ -79,6 +79,7 @@ func (s *server) must(stdin string, args ...string) string {
 // left a socket of the server.
 func serverNetwork(t *testing.T, c netns.Config) *netns.Network {
 	t.Helper()
+	t.Parallel() // as in gatewayNetwork
 	if len(c.Access) == 0 {
 		c.Access = []netns.AccessConfig{{Name: "home"}}
 	}
@@ -127,8 +128,8 @@ func TestServerPSK(t *testing.T) {
 		{"chacha20poly1305", "CHACHA20_POLY1305"},
 	} {
 		t.Run(algorithm.proposal, func(t *testing.T) {
-			ctx := within(t, time.Minute)
 			n := serverNetwork(t, netns.Config{})
+			ctx := within(t, 2*time.Minute)
 			startServer(t, n, "")
 			cl := startCharon(t, n.Clients[0].Host, strongSwan{esp: algorithm.proposal + "-x25519-noesn"})
 			if out := cl.connect(); !strings.Contains(out, "established successfully") && !strings.Contains(out, "completed successfully") {
