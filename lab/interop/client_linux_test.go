@@ -50,6 +50,7 @@ func gatewayNetwork(t *testing.T, c netns.Config) *netns.Network {
 
 // echoTarget makes the target send back what it gets by TCP and UDP.
 func echoTarget(n *netns.Network) {
+	n.Target.Serve(bulkAddress, serveBulk)
 	n.Target.Serve(echoAddress, func(c net.Conn) { _, _ = io.Copy(c, c) })
 	echoUDP(n.Target.ListenPacket("udp", echoAddress))
 }

@@ -3,64 +3,12 @@
 package interop
 
 import (
-	"context"
-	"crypto/rand"
-	"crypto/sha256"
-	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/godwit-net/godwit/lab/netns"
 )
-
-type dialFunc func(ctx context.Context, network, address string) (net.Conn, error)
-
-// bulk sends at least size bytes through one connection to the target, which
-// sends them back, goes on until enough gives true, and compares sums.
-func bulk(t *testing.T, ctx context.Context, dial dialFunc, size int64, enough func() bool) {
-	t.Helper()
-	conn, err := dial(ctx, "tcp", echoAddress)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	defer context.AfterFunc(ctx, func() { conn.SetDeadline(time.Unix(1, 0)) })()
-	sum, back := sha256.New(), sha256.New()
-	var final atomic.Int64 // how many bytes there will be, before the last of them is written
-	written := make(chan error, 1)
-	go func() {
-		b := make([]byte, 1<<20)
-		rand.Read(b)
-		var err error
-		for total := int64(0); err == nil && final.Load() == 0; {
-			b[total>>20%int64(len(b))]++
-			sum.Write(b)
-			if total += int64(len(b)); total >= size && enough() {
-				final.Store(total)
-			}
-			_, err = conn.Write(b)
-		}
-		written <- err
-	}()
-	b := make([]byte, 1<<16)
-	got := int64(0)
-	for err == nil && (final.Load() == 0 || got < final.Load()) {
-		var n int
-		n, err = conn.Read(b)
-		back.Write(b[:n])
-		got += int64(n)
-	}
-	conn.SetDeadline(time.Now().Add(time.Second))
-	if werr := <-written; werr != nil || err != nil || got != final.Load() {
-		t.Fatalf("%d of %d bytes came back: %v, %v", got, final.Load(), err, werr)
-	}
-	if string(back.Sum(nil)) != string(sum.Sum(nil)) {
-		t.Error("the sums differ")
-	}
-	t.Logf("%d MB each way", got/1000/1000)
-}
 
 // Lines for strongSwan that make it rekey both SAs every five seconds.
 const (
