@@ -68,7 +68,8 @@ type Copy struct {
 	Local         string  `json:"local"`
 	Remote        string  `json:"remote"`
 	Sent          int     `json:"sent"`
-	Answered      bool    `json:"answered"`
+	Heard         bool    `json:"heard"`    // a reply came, if only to a small packet
+	Answered      bool    `json:"answered"` // one of full size came
 	RTTms         float64 `json:"rtt_ms"`
 	Verdict       string  `json:"verdict"`
 	Revision      uint16  `json:"revision"`
@@ -159,7 +160,7 @@ func registration(r mobility.Record) Registration {
 	for _, cp := range r.Copies {
 		out.Copies = append(out.Copies, Copy{
 			Encapsulation: string(cp.Encapsulation), Local: text(cp.Local), Remote: text(cp.Remote),
-			Sent: cp.Sent, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
+			Sent: cp.Sent, Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
 			Verdict: cp.Verdict.String(), Revision: cp.Revision, Error: cp.Error,
 		})
 	}

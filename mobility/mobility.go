@@ -151,6 +151,7 @@ type CopyRecord struct {
 	Local, Remote netip.AddrPort
 	SentAt        time.Time // zero: not sent
 	Sent          int       // packets, short and padded ones
+	Heard         bool      // a reply came, if only to a short copy
 	ReplyAt       time.Time // of the first reply to a padded copy; zero: none
 	RTT           time.Duration
 	Verdict       Verdict

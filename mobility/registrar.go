@@ -272,6 +272,7 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		s.rec.Error = err.Error()
 		return err
 	}
+	s.rec.Heard = true
 	c.cookie, c.known = m.Cookie, c.known || m.Validated
 	if !m.Cookie.IsZero() && (!m.Validated || m.PaddedSize > 0 && !reliable(c.name)) {
 		// Every such reply is answered: it comes again when the last

@@ -125,7 +125,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	if err != nil {
 		return &config.Error{What: "cannot start: " + lastCause(err), Where: d.Path(), Do: "correct client.toml, or join again", Err: err}
 	}
-	control, err := listenControl(socket, c.Status)
+	control, err := listenControl(socket, c.Status, c.Move)
 	if err != nil {
 		return err
 	}

@@ -87,7 +87,7 @@ func checkNotRunning(ctx context.Context, socket string) error {
 
 // listenControl answers at socket until close. The socket of a dead process is
 // replaced.
-func listenControl(socket string, status func() client.Status) (*control, error) {
+func listenControl(socket string, status func() client.Status, move func()) (*control, error) {
 	if err := checkNotRunning(context.Background(), socket); err != nil {
 		return nil, err
 	}
@@ -112,6 +112,7 @@ func listenControl(socket string, status func() client.Status) (*control, error)
 		e.SetIndent("", "  ")
 		_ = e.Encode(status()) // one that hangs up gets nothing
 	})
+	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { move() })
 	c := &control{
 		server: &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
 		done:   make(chan struct{}),

@@ -59,7 +59,7 @@ func seeHelp(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " 
 
 func newRoot() *cobra.Command {
 	root := group("godwit", "Keeps your connections in the air while your machine moves between networks",
-		newServer(), newClient(), newStatus(), newCheck(), newDemo(), newMan(), newVersion())
+		newServer(), newClient(), newStatus(), newDoctor(), newCheck(), newDemo(), newMan(), newVersion())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

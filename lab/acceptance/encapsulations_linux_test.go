@@ -31,6 +31,7 @@ func TestUDPOnly(t *testing.T) {
 			Out: "meta l4proto != udp counter drop",
 			In:  "meta l4proto != udp counter drop",
 		}},
+		fails:         map[string]string{"tcp": "connect", "websocket": "connect"},
 		encapsulation: "udp", verdict: "napt",
 	}.cross(t)
 }
@@ -74,6 +75,7 @@ func TestESP(t *testing.T) {
 func TestTCPOnly(t *testing.T) {
 	network{
 		access:        netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
+		fails:         map[string]string{"udp": "registration"},
 		encapsulation: "tcp", verdict: "nat",
 	}.cross(t)
 }
@@ -157,6 +159,7 @@ func TestSmallPacketsOnly(t *testing.T) {
 			Out: "meta l4proto udp meta length > 600 counter drop",
 			In:  "meta l4proto udp meta length > 600 counter drop",
 		}},
+		fails:         map[string]string{"udp": "full size"},
 		encapsulation: "tcp", verdict: "nat",
 	}.cross(t)
 }
@@ -167,6 +170,7 @@ func TestUploadDead(t *testing.T) {
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.Firewall{
 			Out: "meta l4proto udp meta length > 300 counter drop",
 		}},
+		fails:         map[string]string{"udp": "full size"},
 		encapsulation: "tcp", verdict: "nat",
 	}.cross(t)
 }

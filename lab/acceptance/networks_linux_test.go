@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -40,6 +41,9 @@ type network struct {
 	// client has more flags for godwit client run.
 	client []string
 
+	// fails names the step at which godwit doctor has to see an encapsulation fail;
+	// all others have to pass.
+	fails         map[string]string
 	encapsulation string // that it has to settle on
 	verdict       string
 	// also looks at the running client at the end. It may be nil.
@@ -78,8 +82,52 @@ func (w network) cross(t *testing.T) {
 		return s.State == "connected" && s.Path.Encapsulation == w.encapsulation && s.Path.Verdict == w.verdict
 	})
 	t.Log(at)
+	w.wantDiagnosis(t, ctx, c)
 	if w.also != nil {
 		w.also(t, n, c)
+	}
+}
+
+// wantDiagnosis checks that godwit doctor tells the truth, and that data still
+// flows after it.
+func (w network) wantDiagnosis(t *testing.T, ctx context.Context, c *client) {
+	t.Helper()
+	out := must(t, c.host.Host, "doctor", "--json", "--dir", c.dir)
+	var found struct {
+		Running        bool
+		Encapsulations []struct {
+			Encapsulation, Failed, Detail, Translation string
+			Passes                                     bool
+		}
+		Use string
+	}
+	if err := json.Unmarshal([]byte(out), &found); err != nil {
+		t.Fatalf("doctor: %v: %s", err, out)
+	}
+	want := w.encapsulations
+	if want == nil {
+		want = []string{"udp", "tcp", "websocket"}
+	}
+	for i, e := range found.Encapsulations {
+		failed := w.fails[e.Encapsulation]
+		switch {
+		case i >= len(want) || e.Encapsulation != want[i]:
+			t.Errorf("doctor tells of %s in place %d of %q", e.Encapsulation, i, want)
+		case e.Encapsulation == "esp": // whether it is in use by now is a matter of time
+		case e.Failed != failed || e.Passes != (failed == ""):
+			t.Errorf("doctor says of %s: passes %v, failed at %q, want %q: %s", e.Encapsulation, e.Passes, e.Failed, failed, e.Detail)
+		case e.Passes && e.Encapsulation == w.encapsulation && e.Translation != w.verdict:
+			t.Errorf("doctor says that %s is translated by %s, want %s", e.Encapsulation, e.Translation, w.verdict)
+		}
+	}
+	if !found.Running || found.Use == "" || w.encapsulation != "esp" && found.Use != w.encapsulation {
+		t.Errorf("doctor: running %v, use %q, want %q", found.Running, found.Use, w.encapsulation)
+	}
+	if t.Failed() {
+		t.Log(out)
+	}
+	if err := c.upload(ctx, siteURL+"/upload"); err != nil {
+		t.Errorf("after the diagnosis: %v", err)
 	}
 }
 

@@ -74,6 +74,22 @@ func (c *earlyConn) Connected() error {
 	return failed
 }
 
+// EarlyTaken tells, after the handshake, whether the peer has taken the data that
+// was in the SYN.
+func (c *earlyConn) EarlyTaken() bool {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return false
+	}
+	taken := false
+	_ = raw.Control(func(fd uintptr) {
+		const synData = 32 // TCPI_OPT_SYN_DATA of linux/tcp.h
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		taken = err == nil && info.Options&synData != 0
+	})
+	return taken
+}
+
 // Handshaking implements transports.Handshaking.
 func (c *earlyConn) Handshaking() bool {
 	raw, err := c.SyscallConn()

@@ -226,8 +226,12 @@ func (t *transport) authority(remote netip.AddrPort) string {
 	host := remote.Addr().String()
 	if t.opts.ServerName != "" {
 		host = t.opts.ServerName
-	} else if remote.Addr().Is6() {
-		host = "[" + remote.Addr().WithZone("").String() + "]"
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		host = a.WithZone("").String()
+		if a.Is6() {
+			host = "[" + host + "]"
+		}
 	}
 	if remote.Port() == port {
 		return host

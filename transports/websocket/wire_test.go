@@ -430,6 +430,7 @@ func TestAuthority(t *testing.T) {
 		{Options{}, "192.0.2.1:80", "192.0.2.1"},
 		{Options{}, "192.0.2.1:443", "192.0.2.1:443"},
 		{Options{TLS: true}, "[2001:db8::1]:443", "[2001:db8::1]"},
+		{Options{TLS: true, ServerName: "2001:db8::1"}, "[2001:db8::1]:443", "[2001:db8::1]"},
 		{Options{TLS: true}, "[2001:db8::1]:8443", "[2001:db8::1]:8443"},
 		{Options{TLS: true, ServerName: "a.example"}, "192.0.2.1:8443", "a.example:8443"},
 		{Options{TLS: true, ServerName: "a.example", Host: "b.example"}, "192.0.2.1:8443", "b.example"},

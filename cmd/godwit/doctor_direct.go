@@ -1,0 +1,150 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"fmt"
+	"math"
+	"net"
+	"net/http"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/mobility/netwatch"
+	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/system"
+)
+
+// directPatience bounds each step of the direct look.
+const directPatience = 5 * time.Second
+
+// clockTolerance is how much the clocks may differ without a word.
+const clockTolerance = 30 * time.Second
+
+// direct is what a look at the server's TCP port shows, without keys.
+type direct struct {
+	Address      string `json:"address,omitempty"` // of the server
+	ResolveError string `json:"resolve_error,omitempty"`
+	RouteError   string `json:"route_error,omitempty"`
+	ConnectError string `json:"connect_error,omitempty"`
+	TLSError     string `json:"tls_error,omitempty"`
+	// Interceptor is who issued a certificate that is not the server's.
+	Interceptor string `json:"interceptor,omitempty"`
+	// ClockAhead is by how much this host's clock is ahead of the server's, in
+	// seconds, by the Date of its web site; nil if that was not seen.
+	ClockAhead *float64 `json:"clock_ahead_s,omitempty"`
+	// FastOpen tells whether the server took data with the first packet of TCP; nil
+	// if that could not be seen.
+	FastOpen *bool `json:"fast_open,omitempty"`
+}
+
+// probeDirect looks at the server's port step by step and stops at the first that
+// fails. Behind an upstream proxy there is nothing to be seen directly.
+func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r direct) {
+	if proxied {
+		return r
+	}
+	step := func() (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, directPatience) }
+	host, portText, _ := net.SplitHostPort(d.Config.Server) // checked by package config
+	port, _ := strconv.ParseUint(portText, 10, 16)
+	rctx, cancel := step()
+	addrs, err := net.DefaultResolver.LookupNetIP(rctx, "ip", host)
+	cancel()
+	if err != nil {
+		r.ResolveError = lastCause(err)
+		return r
+	}
+	var local, remote netip.Addr
+	for _, remote = range addrs {
+		remote = remote.Unmap()
+		if local, err = netwatch.LocalAddress(remote); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		r.RouteError = lastCause(err)
+		return r
+	}
+	at := netip.AddrPortFrom(remote, uint16(port))
+	r.Address = at.String()
+
+	cctx, cancel := step()
+	defer cancel()
+	plain, err := system.New().DialTCP(cctx, local, at)
+	if err != nil {
+		r.ConnectError = lastCause(err)
+		return r
+	}
+	plain.Close()
+	if d.Config.NoTLS {
+		return r
+	}
+	tctx, cancel := step()
+	defer cancel()
+	conn, _, err := transports.DialEarly(tctx, system.New(), local, at)
+	if err != nil {
+		r.ConnectError = lastCause(err)
+		return r
+	}
+	defer conn.Close()
+	stop := context.AfterFunc(tctx, func() { conn.Close() })
+	defer stop()
+	r.lookInside(conn, d, host)
+	return r
+}
+
+// lookInside looks at the certificate, the clock and what became of the SYN's data.
+func (r *direct) lookInside(conn net.Conn, d *config.ClientDir, host string) {
+	name := host
+	if d.Config.ServerName != "" {
+		name = d.Config.ServerName
+	}
+	// The certificate is compared below; nothing secret is sent.
+	secure := tls.Client(conn, &tls.Config{ServerName: name, InsecureSkipVerify: true})
+	if err := secure.Handshake(); err != nil {
+		r.TLSError = lastCause(err)
+		return
+	}
+	if e, ok := conn.(interface{ EarlyTaken() bool }); ok {
+		taken := e.EarlyTaken()
+		r.FastOpen = &taken
+	}
+	cert := secure.ConnectionState().PeerCertificates[0]
+	if d.Config.Verify != "webpki" && sha256.Sum256(cert.Raw) != d.Config.CertHash {
+		r.Interceptor = cert.Issuer.String()
+		r.TLSError = "the certificate is not the server's: it was issued by " + cert.Issuer.String()
+	}
+	req, err := http.NewRequest(http.MethodHead, "https://"+name+"/", nil)
+	if err != nil || req.Write(secure) != nil {
+		return
+	}
+	resp, err := http.ReadResponse(bufio.NewReader(secure), req)
+	if err != nil {
+		return
+	}
+	resp.Body.Close()
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil && r.Interceptor == "" {
+		ahead := math.Round(time.Since(date).Seconds())
+		r.ClockAhead = &ahead
+	}
+}
+
+// remarks are what a person should know besides the table.
+func (r *direct) remarks() (lines []string) {
+	if r.Interceptor != "" {
+		lines = append(lines, "TLS is intercepted here: "+r.Interceptor)
+	}
+	if r.ClockAhead != nil {
+		if off := time.Duration(*r.ClockAhead) * time.Second; off.Abs() > clockTolerance {
+			lines = append(lines, fmt.Sprintf("This clock and the server's differ by %v, by the Date of its web site.", off.Abs()))
+		}
+	}
+	if r.FastOpen != nil && !*r.FastOpen {
+		lines = append(lines, "TCP connections cannot begin with data: set net.ipv4.tcp_fastopen = 3 at the server, or something on the way takes the data out.")
+	}
+	return lines
+}

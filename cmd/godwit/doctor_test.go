@@ -1,0 +1,57 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/godwit-net/godwit/client"
+)
+
+func TestDiagnosis(t *testing.T) {
+	names := []string{"esp", "udp", "tcp", "websocket"}
+	status := client.Status{Registrations: []client.Registration{{Copies: []client.Copy{
+		{Encapsulation: "udp", Heard: true},
+		{Encapsulation: "tcp", Heard: true, Answered: true, RTTms: 12, Verdict: "nat"},
+		{Encapsulation: "websocket", Error: "dial: 403 Forbidden"},
+	}}}}
+	ahead, no := 120.0, false
+	for _, tt := range []struct {
+		name   string
+		direct direct
+		status client.Status
+		steps  string // of all encapsulations, "ok" where it passes
+		use    string
+		says   []string
+	}{
+		{"mixed", direct{ClockAhead: &ahead, FastOpen: &no}, status, ", full size, ok, upgrade", "tcp", []string{"2m0s", "tcp_fastopen", "will use tcp", "403"}},
+		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls", "tcp", []string{"intercepted here: CN=Office"}},
+		{"no name", direct{ResolveError: "no such host"}, client.Status{}, ", resolve, resolve, resolve", "", []string{"nothing", "no such host"}},
+		{"no route", direct{RouteError: "network is unreachable"}, client.Status{}, ", route, route, route", "", []string{"unreachable"}},
+		{"TCP refused", direct{ConnectError: "connection refused"}, client.Status{}, ", registration, connect, connect", "", []string{"refused"}},
+		{"esp in use", direct{}, client.Status{Path: &client.PathStatus{Encapsulation: "esp", Verdict: "none"}}, "ok, registration, registration, registration", "esp", []string{"will use esp"}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			f := &diagnosis{direct: tt.direct}
+			f.judge(names, tt.status)
+			var steps []string
+			for _, w := range f.Ways {
+				if w.Passes {
+					w.Failed = "ok"
+				}
+				steps = append(steps, w.Failed)
+			}
+			if got := strings.Join(steps, ", "); got != tt.steps || f.Use != tt.use {
+				t.Errorf("got %q, use %q; want %q, %q", got, f.Use, tt.steps, tt.use)
+			}
+			var out strings.Builder
+			if err := f.print(&out); err != nil {
+				t.Fatal(err)
+			}
+			for _, s := range tt.says {
+				if !strings.Contains(out.String(), s) {
+					t.Errorf("does not say %q:\n%s", s, &out)
+				}
+			}
+		})
+	}
+}
