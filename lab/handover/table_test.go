@@ -37,7 +37,7 @@ type scenario struct {
 	budget  figure // of the design
 	// calm is the longest round trip for which no timer of the inner TCP may run
 	// out, at 20 Mbit/s and more. With longer ones the pause is longer than the
-	// timer, whose shortest time is 200 ms or hardly more than a round trip.
+	// timer, which is 400 ms or hardly more than a round trip.
 	calm time.Duration
 }
 
@@ -198,6 +198,11 @@ func TestTable(t *testing.T) {
 					// Goroutines that run in another order move it a little.
 					limit := reached[s.name][3*i+j]
 					limit.up, limit.down = max(1.3*limit.up+0.3, budget.up), max(1.3*limit.down+0.3, budget.down)
+					if r > max(s.calm, rounds[0]) {
+						// Whether a timer runs out may hang on a hair.
+						once := lab.Rounds(400*time.Millisecond, r)
+						limit.up, limit.down = limit.up+once, limit.down+once
+					}
 					if o.up > limit.up || o.down > limit.down {
 						t.Errorf("R %v, %d Mbit/s: silence of %.2f R up and %.2f R down, want %.2f and %.2f", r, mbit, o.up, o.down, limit.up, limit.down)
 					}
