@@ -175,7 +175,10 @@ type places struct {
 	expired    map[string]ClientRecord // those whose links were not used in time: who takes the name gets their place
 	identities map[string]string       // index to name
 	used       map[netip.Addr]bool
-	count      int
+	// All addresses up to these are in use. Searching from the beginning would
+	// make the price of many clients grow with the square of their number.
+	last4, last6 netip.Addr
+	count        int
 }
 
 func (d *ServerDir) places(now time.Time) (*places, error) {
@@ -219,10 +222,11 @@ func (p *places) give(r *ClientRecord) error {
 	if old, ok := p.expired[strings.ToLower(r.Name)]; ok {
 		delete(p.used, old.Inner4)
 		delete(p.used, old.Inner6)
+		p.last4, p.last6 = before(p.last4, old.Inner4), before(p.last6, old.Inner6)
 	}
 	var free4, free6 bool
-	r.Inner4, free4 = firstFree(p.d.Config.Pool4, p.used)
-	r.Inner6, free6 = firstFree(p.d.Config.Pool6, p.used)
+	r.Inner4, free4 = firstFree(p.d.Config.Pool4, p.used, p.last4)
+	r.Inner6, free6 = firstFree(p.d.Config.Pool6, p.used, p.last6)
 	if !free4 || !free6 {
 		return &Error{What: "no inner address is free", Where: filepath.Join(p.d.path, serverFile), Do: "remove clients or widen pool4 and pool6"}
 	}
@@ -231,14 +235,27 @@ func (p *places) give(r *ClientRecord) error {
 		p.identities[r.index()] = r.Name
 	}
 	p.used[r.Inner4], p.used[r.Inner6] = true, true
+	p.last4, p.last6 = r.Inner4, r.Inner6
 	p.count++
 	return nil
 }
 
+// before gives last, or the address before freed if that comes first.
+func before(last, freed netip.Addr) netip.Addr {
+	if !last.Less(freed) {
+		return freed.Prev()
+	}
+	return last
+}
+
 // firstFree gives the lowest address of a pool that is neither the network's
-// own, nor the server's, nor an IPv4 broadcast address, nor in use.
-func firstFree(pool netip.Prefix, used map[netip.Addr]bool) (netip.Addr, bool) {
+// own, nor the server's, nor an IPv4 broadcast address, nor in use, nor up to
+// after, which may be zero.
+func firstFree(pool netip.Prefix, used map[netip.Addr]bool, after netip.Addr) (netip.Addr, bool) {
 	a := ServerAddress(pool)
+	if a.Less(after) {
+		a = after
+	}
 	for range len(used) + 1 {
 		a = a.Next()
 		if !pool.Contains(a) || a.Is4() && !pool.Contains(a.Next()) {

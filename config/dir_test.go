@@ -345,6 +345,31 @@ func TestInnerAddresses(t *testing.T) {
 	}
 }
 
+// Each takes the place of one that did not come in time, wherever that is, and
+// though all others are in use.
+func TestInviteAllTakesPlacesOfTheExpired(t *testing.T) {
+	d := newServer(t)
+	at := noon
+	for _, pool := range []string{"192.168.7.0/29", "192.168.7.0/29", "192.168.9.0/29", "192.168.5.0/29"} {
+		d.Config.Pool4 = netip.MustParsePrefix(pool) // five addresses
+		if _, err := d.InviteAll([]string{"d", "b", "e", "a", "c"}, at, time.Hour); err != nil {
+			t.Fatalf("in %s: %v", pool, err)
+		}
+		records, err := d.Clients()
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen := map[netip.Addr]bool{}
+		for _, r := range records {
+			if seen[r.Inner4] || seen[r.Inner6] || !d.Config.Pool4.Contains(r.Inner4) {
+				t.Errorf("in %s: %s has %v and %v", pool, r.Name, r.Inner4, r.Inner6)
+			}
+			seen[r.Inner4], seen[r.Inner6] = true, true
+		}
+		at = at.Add(time.Hour)
+	}
+}
+
 func TestManyAtOnce(t *testing.T) {
 	d := newServer(t)
 	var wg sync.WaitGroup
