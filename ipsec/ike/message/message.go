@@ -4,10 +4,6 @@
 // decrypts nothing: an Encrypted payload is handed out as it came.
 //
 // Parsing copies nothing: what it returns points into the bytes it was given.
-//
-// # Limitations
-//
-// EAP comes out as an Unknown payload.
 package message
 
 import (
@@ -195,6 +191,8 @@ func parseBody(t PayloadType, b []byte) (Payload, error) {
 		return parseTS(b, t == TypeTSr)
 	case TypeConfig:
 		return parseConfig(b)
+	case TypeEAP:
+		return parseEAP(b)
 	}
 	return &Unknown{PayloadType: t, Body: b}, nil
 }

@@ -75,7 +75,8 @@ var payloads = []struct {
 	{"TSr", &TS{Responder: true}, "0000 0008 00 000000"},
 	{"CP", &Config{ConfigType: ConfigReply, Attributes: []ConfigAttribute{{Type: 1, Value: []byte{10, 0, 0, 1}}, {Type: 3, Value: []byte{}}}},
 		"0000 0014 02 000000 0001 0004 0a000001 0003 0000"},
-	{"EAP", &Unknown{PayloadType: TypeEAP, Body: []byte{1}}, "0000 0005 01"},
+	{"EAP request", &EAP{Message: []byte{1, 7, 0, 6, 1, 0x61}}, "0000 000a 01 07 0006 01 61"},
+	{"EAP success", &EAP{Message: []byte{3, 7, 0, 4}}, "0000 0008 03 07 0004"},
 }
 
 func TestPayloads(t *testing.T) {
@@ -132,6 +133,9 @@ func TestInnerLengths(t *testing.T) {
 		{"more selectors than there are", TypeTSi, "0000 0018 02 000000 07 00 0010 0000 ffff 00000000 ffffffff"},
 		{"selector of length 0", TypeTSi, "0000 0018 01 000000 07 00 0000 0000 ffff 00000000 ffffffff"},
 		{"configuration attribute cut off", TypeConfig, "0000 000e 02 000000 0001 0004 0a00"},
+		{"EAP of nothing", TypeEAP, "0000 0004"},
+		{"EAP longer than its payload", TypeEAP, "0000 0009 01 07 0006 01"},
+		{"EAP shorter than its payload", TypeEAP, "0000 0009 03 07 0004 00"},
 	} {
 		if _, err := ParsePayloads(tt.typ, unhex(t, tt.hex)); !errors.Is(err, ErrSyntax) {
 			t.Errorf("%s: %v", tt.name, err)
@@ -168,7 +172,7 @@ func TestChain(t *testing.T) {
 		{"unknown, not critical", 200, "2b00 0004 0000 0005 01", 0, 2},
 		{"unknown and critical", 200, "2b80 0004 0000 0005 01", 200, 0},
 		{"known and critical", TypeVendorID, "2b80 0005 01 0080 0005 01", 0, 2},
-		{"EAP and critical", TypeEAP, "0080 0004", 0, 1},
+		{"EAP and critical", TypeEAP, "0080 0008 03 07 0004", 0, 1},
 	} {
 		ps, err := ParsePayloads(tt.first, unhex(t, tt.hex))
 		var c *CriticalError
