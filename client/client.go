@@ -64,6 +64,7 @@ type Client struct {
 	lonely    time.Time             // since when registrations have had no answer
 	attached  netwatch.Attachment   // what attachment gave when it was last asked
 	networks  []netwatch.Attachment // what Interfaces gave
+	timeline  []measure             // of the last registrations, oldest first
 	learnt    uint32                // the registration that Places has learnt from
 	elsewhere bool                  // the address of before, if it is there, may lead to another network now
 	keepalive time.Time             // when a NAT keepalive is due
@@ -229,6 +230,7 @@ func (c *Client) act(now time.Time) time.Time {
 		c.registrarActions(now)
 		c.watchLoneliness(now)
 		c.learn()
+		c.observe(now)
 	}
 	if c.foreign != nil {
 		c.foreignAct(now)

@@ -46,6 +46,7 @@ func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
 
 // registrarActions does what the registrar asks for.
 func (c *Client) registrarActions(now time.Time) {
+	c.observe(now) // before anything is sent again
 	for _, a := range c.registrar.Actions() {
 		c.registrarAction(a)
 	}

@@ -59,7 +59,15 @@ type Registration struct {
 	Revision   uint16    `json:"revision"`
 	DurationMs float64   `json:"duration_ms"` // until the first usable reply
 	Done       bool      `json:"done"`
-	Copies     []Copy    `json:"copies"`
+
+	ResentPackets uint64 `json:"resent_packets"` // ESP packets that this end sent again
+	ResentBytes   uint64 `json:"resent_bytes"`
+	// The longest time without data while the registration ran, as seen at this
+	// end, from the last data before it on; 0 on a link that was idle.
+	GapOutMs float64 `json:"gap_out_ms"`
+	GapInMs  float64 `json:"gap_in_ms"`
+
+	Copies []Copy `json:"copies"`
 }
 
 // A Copy is what became of one registration over one encapsulation.
@@ -68,6 +76,8 @@ type Copy struct {
 	Local         string  `json:"local"`
 	Remote        string  `json:"remote"`
 	Sent          int     `json:"sent"`
+	SentMs        float64 `json:"sent_ms"`  // when the last copies left, from the start of the registration
+	ReplyMs       float64 `json:"reply_ms"` // when the first answer of full size came, from there; 0 without one
 	Heard         bool    `json:"heard"`    // a reply came, if only to a small packet
 	Answered      bool    `json:"answered"` // one of full size came
 	RTTms         float64 `json:"rtt_ms"`
@@ -128,7 +138,7 @@ func (c *Client) fill(s *Status) {
 	}
 	s.Path, s.Standby = c.path(c.registrar.Current()), c.path(c.registrar.StandbyPath())
 	for _, r := range c.registrar.History() {
-		s.Registrations = append(s.Registrations, registration(r))
+		s.Registrations = append(s.Registrations, registration(r, c.measureOf(r)))
 	}
 }
 
@@ -151,16 +161,23 @@ func (c *Client) path(p mobility.Path) *PathStatus {
 	return s
 }
 
-func registration(r mobility.Record) Registration {
+func registration(r mobility.Record, m measure) Registration {
 	out := Registration{
 		Number: r.Number, Trigger: string(r.Trigger), Started: r.Started,
 		Selected: string(r.Selected), Verdict: r.Verdict.String(), Revision: r.Revision,
 		DurationMs: ms(r.Duration), Done: r.Done,
+		ResentPackets: m.packets, ResentBytes: m.bytes, GapOutMs: ms(m.out), GapInMs: ms(m.in),
+	}
+	since := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return ms(max(0, t.Sub(r.Started)))
 	}
 	for _, cp := range r.Copies {
 		out.Copies = append(out.Copies, Copy{
 			Encapsulation: string(cp.Encapsulation), Local: text(cp.Local), Remote: text(cp.Remote),
-			Sent: cp.Sent, Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
+			Sent: cp.Sent, SentMs: since(cp.SentAt), ReplyMs: since(cp.ReplyAt), Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
 			Verdict: cp.Verdict.String(), Revision: cp.Revision, Error: cp.Error,
 		})
 	}

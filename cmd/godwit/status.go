@@ -128,13 +128,14 @@ func printStatus(out io.Writer, s client.Status) error {
 	}
 	fmt.Fprintln(out)
 	w = tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "MOVE\tTRIGGER\tSELECTED\tVERDICT\tREVISION\tTOOK\tCOPIES")
+	fmt.Fprintln(w, "MOVE\tTRIGGER\tSELECTED\tVERDICT\tREVISION\tTOOK\tGAP OUT/IN\tSENT AGAIN\tCOPIES")
 	for _, r := range s.Registrations {
 		took := "waiting"
 		if r.Done {
 			took = milliseconds(r.DurationMs)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s\n", r.Number, r.Trigger, orDash(r.Selected), orDash(r.Verdict), r.Revision, took, copies(r.Copies))
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s / %s\t%s\t%s\n", r.Number, r.Trigger, orDash(r.Selected), orDash(r.Verdict), r.Revision, took,
+			gap(r.GapOutMs), gap(r.GapInMs), byteCount(r.ResentBytes), copies(r.Copies))
 	}
 	return w.Flush()
 }
@@ -155,6 +156,14 @@ func copies(cs []client.Copy) string {
 		parts = append(parts, part)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// gap is a pause in the data; an idle link has none.
+func gap(ms float64) string {
+	if ms == 0 {
+		return "-"
+	}
+	return milliseconds(ms)
 }
 
 func milliseconds(ms float64) string { return strconv.FormatFloat(ms, 'f', 1, 64) + " ms" }

@@ -19,10 +19,12 @@ func exampleStatus() client.Status {
 		State: "connected", Server: "vpn.example.org:443", Inner: []string{"10.143.0.2", "fd2c:9f61:7e0b::2"},
 		Path: &client.PathStatus{Encapsulation: "udp", Local: "192.168.1.7:40000", Remote: "198.51.100.2:443", RTTms: 21.5, Verdict: "napt"},
 		Registrations: []client.Registration{
-			{Number: 1, Trigger: "connect", Selected: "udp", Verdict: "napt", Revision: 2, DurationMs: 21.5, Done: true, Copies: []client.Copy{
+			{Number: 1, Trigger: "connect", Selected: "udp", Verdict: "napt", Revision: 2, DurationMs: 21.5, Done: true, GapInMs: 43, ResentBytes: 1400, Copies: []client.Copy{
 				{Encapsulation: "udp", Sent: 2, Answered: true, RTTms: 21.5}, {Encapsulation: "tcp", Sent: 2, Error: "connection refused"}}},
 			{Number: 2, Trigger: "address", Copies: []client.Copy{{Encapsulation: "websocket", Sent: 4}}},
 		},
+		Standby:   &client.PathStatus{Encapsulation: "tcp", Local: "10.0.0.2:40000", Remote: "198.51.100.2:443"},
+		Portal:    &client.PortalStatus{Evidence: "HTTP status 302", URL: "http://portal.example/"},
 		BytesSent: 999, BytesReceived: 314_572_800, PacketsSent: 12, PacketsReceived: 220_001,
 	}
 }
@@ -38,12 +40,15 @@ inner        10.143.0.2, fd2c:9f61:7e0b::2
 path         udp, 192.168.1.7:40000 to 198.51.100.2:443
 round trip   21.5 ms
 translation  napt
+standby      tcp, 10.0.0.2:40000 to 198.51.100.2:443
 sent         999 B in 12 packets
 received     314.6 MB in 220001 packets
+portal       HTTP status 302
+page         http://portal.example/
 
-MOVE  TRIGGER  SELECTED  VERDICT  REVISION  TOOK     COPIES
-1     connect  udp       napt     2         21.5 ms  udp sent 2, answered in 21.5 ms; tcp sent 2, connection refused
-2     address  -         -        0         waiting  websocket sent 4, no answer
+MOVE  TRIGGER  SELECTED  VERDICT  REVISION  TOOK     GAP OUT/IN   SENT AGAIN  COPIES
+1     connect  udp       napt     2         21.5 ms  - / 43.0 ms  1.4 kB      udp sent 2, answered in 21.5 ms; tcp sent 2, connection refused
+2     address  -         -        0         waiting  - / -        0 B         websocket sent 4, no answer
 `
 	if out.String() != want {
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)

@@ -64,6 +64,10 @@ func TestOverlap(t *testing.T) {
 				if got.Trigger != tt.trigger || got.Selected != tt.onto {
 					t.Errorf("then %+v", got)
 				}
+				// What the client itself has measured agrees, as far as it can see.
+				if gap := time.Duration(got.GapInMs*float64(time.Millisecond)) - r/20; gap != in || got.ResentPackets != after.PacketsResent-before.PacketsResent {
+					t.Errorf("timeline: gap %v, %d packets sent again, want %v and %d", gap, got.ResentPackets, in, after.PacketsResent-before.PacketsResent)
+				}
 				if near, far := d.end(); near == 0 || far == 0 {
 					t.Errorf("messages received: %d near, %d far", near, far)
 				}

@@ -256,6 +256,9 @@ func (l *Link) replayNow(b *buffers) bool {
 		blind += e.packet.Len()
 		l.seal(b, e.packet, e.mtu, missing)
 		l.resent.Add(uint64(len(b.esp) - n))
+		for _, p := range b.esp[n:] {
+			l.resentBytes.Add(uint64(len(p)))
+		}
 		if len(b.sealed) >= flushBytes {
 			l.flush(b)
 		}

@@ -71,7 +71,7 @@ type Stats struct {
 	PacketsSent, PacketsReceived uint64 // ESP packets
 	PacketsTooBig                uint64 // inner packets that no carrier could take
 	PacketsFull                  uint64 // inner packets dropped as the queue was full
-	PacketsResent                uint64 // ESP packets that replayed what a move had lost
+	PacketsResent, BytesResent   uint64 // ESP packets that replayed what a move had lost
 
 	// By now, in bytes of inner packets:
 	BytesWaiting int // for a carrier
@@ -108,7 +108,9 @@ type Link struct {
 	replayed atomic.Int64
 
 	bytesSent, bytesReceived, packetsSent, packetsReceived atomic.Uint64
-	tooBig, resent                                         atomic.Uint64
+	tooBig, resent, resentBytes                            atomic.Uint64
+
+	pauseOut, pauseIn pause
 }
 
 // path is a carrier with what is known of it.
@@ -351,7 +353,7 @@ func (l *Link) Stats() Stats {
 	return Stats{
 		BytesSent: l.bytesSent.Load(), BytesReceived: l.bytesReceived.Load(),
 		PacketsSent: l.packetsSent.Load(), PacketsReceived: l.packetsReceived.Load(),
-		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.queue.Dropped(), PacketsResent: l.resent.Load(),
+		PacketsTooBig: l.tooBig.Load(), PacketsFull: l.queue.Dropped(), PacketsResent: l.resent.Load(), BytesResent: l.resentBytes.Load(),
 		BytesWaiting: l.queue.Bytes(), BytesKept: l.flight.kept(),
 	}
 }

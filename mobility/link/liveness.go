@@ -48,6 +48,7 @@ type liveness struct {
 func (v *liveness) sent() {
 	now := time.Now().UnixNano()
 	v.out.Store(now)
+	v.link.pauseOut.data(now)
 	if v.link.c.Silence == nil {
 		return
 	}
@@ -78,6 +79,7 @@ func (v *liveness) heard(current, data bool) {
 		return
 	}
 	v.dataIn.Store(now)
+	v.link.pauseIn.data(now)
 	if !v.ackArmed.Swap(true) {
 		v.arm(&v.ack, AckDelay, v.checkAck)
 	}
