@@ -8,7 +8,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 	"hash"
 	"io"
 	"net"
@@ -143,7 +142,7 @@ func bulk(t *testing.T, ctx context.Context, dial dialFunc, size int64, enough f
 		}
 	})
 	both.Wait()
-	t.Log(fmt.Sprintf("%d MB up, %d MB down", up/1000/1000, down/1000/1000))
+	t.Logf("%d MB up, %d MB down", up/1000/1000, down/1000/1000)
 }
 
 // A stopper says by one byte when enough has been read.
