@@ -164,6 +164,20 @@ func TestSmallPacketsOnly(t *testing.T) {
 	}.cross(t)
 }
 
+// Nothing tells of the small MTU, so datagrams of full size are lost, and TCP has to
+// cut its segments small enough by itself.
+func TestSmallMTU(t *testing.T) {
+	network{
+		access: netns.AccessConfig{NAT: netns.KeepPorts, MTU: 1280},
+		before: func(_ *testing.T, n *netns.Network) {
+			n.Core.Rules(deaf)
+			n.Access[0].Router.Rules(deaf)
+		},
+		fails:         map[string]string{"udp": "full size"},
+		encapsulation: "tcp", verdict: "nat",
+	}.cross(t)
+}
+
 func TestUploadDead(t *testing.T) {
 	network{
 		// What begins a flow passes, so that the way down is open.

@@ -44,7 +44,7 @@ func (s *shunned) add(a netip.Addr) {
 func (n *network) DialTCPEarly(ctx context.Context, local netip.Addr, remote netip.AddrPort) (transports.EarlyConn, error) {
 	d := net.Dialer{Control: n.setUpEarly}
 	if !local.IsValid() || n.shunned.has(local) {
-		d.Control = n.setUp
+		d.Control = n.setUpTCP
 	}
 	if local.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))

@@ -10,6 +10,22 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
+// maxSegment fits the smallest MTU of IPv6 (RFC 8200, Section 5) with its header and TCP's:
+// 1280 - 40 - 20 bytes.
+const maxSegment = 1220
+
+// setUpTCP keeps the segments of both directions so small that they pass where
+// the messages that tell of the path's MTU do not arrive. TCP would stall there.
+func (n *network) setUpTCP(network, address string, c syscall.RawConn) error {
+	if err := n.setUp(network, address, c); err != nil {
+		return err
+	}
+	return c.Control(func(fd uintptr) {
+		// A system that refuses goes by its own idea.
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, maxSegment)
+	})
+}
+
 const (
 	tcpFastOpenNoCookie = 34  // TCP_FASTOPEN_NO_COOKIE of linux/tcp.h
 	earlyBacklog        = 256 // connections that wait with data
@@ -19,7 +35,7 @@ const (
 // would be bound to an address that a mobile host has just left; a system without
 // the options connects as ever.
 func (n *network) setUpEarly(network, address string, c syscall.RawConn) error {
-	if err := n.setUp(network, address, c); err != nil {
+	if err := n.setUpTCP(network, address, c); err != nil {
 		return err
 	}
 	return c.Control(func(fd uintptr) {

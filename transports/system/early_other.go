@@ -11,6 +11,10 @@ func (n *network) setUpEarly(network, address string, c syscall.RawConn) error {
 	return n.setUp(network, address, c)
 }
 
+func (n *network) setUpTCP(network, address string, c syscall.RawConn) error {
+	return n.setUp(network, address, c)
+}
+
 func listenEarly(syscall.RawConn) {}
 
 // Connected waits for nothing: the connection is there.

@@ -86,7 +86,7 @@ func (n *network) ListenUDP(ctx context.Context, local netip.AddrPort) (transpor
 
 // DialTCP implements transports.Network. It gives a *net.TCPConn.
 func (n *network) DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
-	d := net.Dialer{Control: n.setUp}
+	d := net.Dialer{Control: n.setUpTCP}
 	if local.IsValid() {
 		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(local, 0))
 	}
