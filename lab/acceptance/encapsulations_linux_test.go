@@ -135,6 +135,18 @@ func TestIPv6Only(t *testing.T) {
 	}.cross(t)
 }
 
+func TestOddUDPPort(t *testing.T) {
+	network{
+		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
+			Out: "udp dport != 3478 counter drop\nmeta l4proto != udp counter drop",
+			In:  "meta l4proto != udp counter drop",
+		}},
+		listen:        net.JoinHostPort(netns.ServerIPv4.String(), "3478"),
+		fails:         map[string]string{"tcp": "connect", "websocket": "connect"},
+		encapsulation: "udp", verdict: "napt",
+	}.cross(t)
+}
+
 // The core stands for the home router that the server is behind.
 func TestPortForward(t *testing.T) {
 	network{
