@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -350,9 +351,10 @@ func TestInnerAddresses(t *testing.T) {
 func TestInviteAllTakesPlacesOfTheExpired(t *testing.T) {
 	d := newServer(t)
 	at := noon
+	names := []string{"d", "b", "e", "a", "c"}
 	for _, pool := range []string{"192.168.7.0/29", "192.168.7.0/29", "192.168.9.0/29", "192.168.5.0/29"} {
 		d.Config.Pool4 = netip.MustParsePrefix(pool) // five addresses
-		if _, err := d.InviteAll([]string{"d", "b", "e", "a", "c"}, at, time.Hour); err != nil {
+		if _, err := d.InviteAll(names, at, time.Hour); err != nil {
 			t.Fatalf("in %s: %v", pool, err)
 		}
 		records, err := d.Clients()
@@ -367,6 +369,7 @@ func TestInviteAllTakesPlacesOfTheExpired(t *testing.T) {
 			seen[r.Inner4], seen[r.Inner6] = true, true
 		}
 		at = at.Add(time.Hour)
+		slices.Reverse(names) // so that the places come free from the last to the first
 	}
 }
 
