@@ -18,13 +18,6 @@ const (
 	// maxRTO caps the retransmission timeout. "A maximum value MAY be placed on
 	// RTO provided it is at least 60 seconds." RFC 6298, Section 2.5
 	maxRTO = 60 * time.Second
-	// minRTO is the shortest retransmission timeout. A move must be over before it:
-	// what the old path swallowed is acknowledged two round trips after it was
-	// sent when UDP passes on the new one, and three and a half when only TCP
-	// does. This covers round trips of 100 ms; RFC 6298, Section 2.4 asks for a
-	// second, common systems take 200 ms, and a longer one costs the last packet
-	// of a message as much when the network loses it.
-	minRTO = 400 * time.Millisecond
 	// maxRetries is how often one segment, or a window probe, is sent again: at
 	// maxRTO apart it makes a day.
 	maxRetries = 24 * 60
@@ -66,10 +59,9 @@ func configure(s *stack.Stack) error {
 	moderate := tcpip.TCPModerateReceiveBufferOption(true)
 	cubic := tcpip.CongestionControlOption(congestionControl)
 	rto := tcpip.TCPMaxRTOOption(maxRTO)
-	shortest := tcpip.TCPMinRTOOption(minRTO)
 	retries := tcpip.TCPMaxRetriesOption(maxRetries)
 	for _, o := range []tcpip.SettableTransportProtocolOption{
-		&sack, &recovery, &delay, &moderate, &cubic, &rto, &shortest, &retries,
+		&sack, &recovery, &delay, &moderate, &cubic, &rto, &retries,
 		&tcpip.TCPReceiveBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
 		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
 	} {
