@@ -37,7 +37,7 @@ type scenario struct {
 	budget  figure // of the design
 	// calm is the longest round trip for which no timer of the inner TCP may run
 	// out, at 20 Mbit/s and more. With longer ones the pause is longer than the
-	// timer, which is 400 ms or hardly more than a round trip.
+	// timer, which is 200 ms or hardly more than a round trip.
 	calm time.Duration
 }
 
@@ -168,6 +168,9 @@ func (s *scenario) measure(t *testing.T, r time.Duration, mbit int) (o outcome) 
 
 // TestTable measures each scenario at several round trips and rates.
 func TestTable(t *testing.T) {
+	if !*offload {
+		return // what is reached is told of both ends as they are meant to be
+	}
 	rounds := []time.Duration{20 * time.Millisecond, 100 * time.Millisecond, 500 * time.Millisecond}
 	rates := []int{1, 20, 200} // Mbit/s
 	var docs bytes.Buffer
@@ -184,9 +187,6 @@ func TestTable(t *testing.T) {
 			for i, r := range rounds {
 				var worst figure
 				for j, mbit := range rates {
-					if !*offload && mbit != 20 {
-						continue
-					}
 					o := s.measure(t, r, mbit)
 					t.Logf("R %-6v %3d Mbit/s: up %6.2f R, down %6.2f R; %d packets sent again, %d timeouts", r, mbit, o.up, o.down, o.resent, o.timeouts)
 					if mbit > 1 {
@@ -213,7 +213,7 @@ func TestTable(t *testing.T) {
 		})
 	}
 	t.Logf("silence up / down in round trips, the worst of 20 and 200 Mbit/s:\n%s", docs.String())
-	if *writeDocs && *offload {
+	if *writeDocs {
 		b, err := os.ReadFile(docsFile)
 		if err != nil {
 			t.Fatal(err)
