@@ -15,7 +15,7 @@ FUZZ ?= .
 # Programs that tests need, each with the Debian package it comes in. `make
 # test` installs what is missing when it is run by root on a system with apt;
 # INSTALL=no keeps it from that.
-PROGRAMS := chromium:chromium nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev
+PROGRAMS := chromium:chromium nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev squid:squid
 INSTALL ?= yes
 
 # With REQUIRE_ALL=yes, as in .ci/run, a check that cannot run fails.
