@@ -18,7 +18,8 @@ import (
 )
 
 // controlSocket is the file in a client's folder by which the running client
-// is asked for its status: HTTP over a Unix socket, GET /status gives JSON.
+// is asked for its status: HTTP over a Unix socket, GET /status gives JSON, GET
+// /metrics Prometheus' text format.
 const controlSocket = "control.sock"
 
 const (
@@ -113,6 +114,10 @@ func listenControl(socket string, status func() client.Status, move func()) (*co
 		_ = e.Encode(status()) // one that hangs up gets nothing
 	})
 	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { move() })
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		writeMetrics(w, status())
+	})
 	c := &control{
 		server: &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
 		done:   make(chan struct{}),
