@@ -24,7 +24,6 @@ import (
 
 // A network is one that a client finds itself in, and what godwit makes of it.
 type network struct {
-	name   string
 	access netns.AccessConfig // Name is set by cross
 
 	// endpoint is how the client names the server, and listen where the server
