@@ -341,7 +341,8 @@ func (b *Binding) Advance(now time.Time) {
 		}
 		// The reply or its confirmation was lost.
 		for _, size := range []int{0, c.padTo} {
-			if c.validated || c.sent+max(size, shortReply) <= amplification*c.received {
+			// Data by this carrier has the other part of what may be sent.
+			if c.validated || c.sent+max(size, shortReply) <= c.received {
 				b.reply(c, size, regmsg.CodeAccepted)
 			}
 		}

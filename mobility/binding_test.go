@@ -184,9 +184,18 @@ func TestUnconfirmedReplies(t *testing.T) {
 	bt.copies(1, "u1")
 	bt.want("first", "u1:1.0=/0", "u1:1.1=udp/1400", "use u1?")
 	bt.after(500 * ms)
+	bt.want("before the address is proven data has what else may be sent there")
+	if err := bt.confirm(1, "u1", func(m *regmsg.Request) { m.PaddedSize = 0 }); err != nil {
+		t.Fatal(err)
+	}
+	bt.want("the address is proven, the size is not", "validate u1")
+	bt.after(time.Second)
 	bt.want("again", "u1:1.1=udp/0", "u1:1.1=udp/1400")
 	bt.after(time.Hour)
-	bt.want("a third padded one would be more than three times what came", "u1:1.1=udp/0", "u1:1.1=udp/0")
+	bt.collect()
+	if n := len(bt.log); n != 6 {
+		t.Errorf("%d more replies, want three pairs", n)
+	}
 	if !bt.b.NextTimeout().IsZero() {
 		t.Error("it never ends")
 	}

@@ -252,10 +252,10 @@ func (s *scene) bounded() {
 }
 
 // unproven is how many bytes beyond three times what came from an address may
-// be sent there before it can have been proven. It should be 0: what is sent by
-// a carrier that is given up and taken up again, and what replies take, is not
-// counted to the last byte yet.
-const unproven = 8 << 10
+// be sent there before it can have been proven. It should be 0: a short reply is
+// larger than three times a short request, and goes out all the same when the
+// padded copy was lost.
+const unproven = 640
 
 // watchValidation counts what the server sends by UDP to each address, and what
 // comes from there, until a packet arrives that its sender can have sent with
