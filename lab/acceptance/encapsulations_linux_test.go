@@ -60,6 +60,10 @@ func TestESP(t *testing.T) {
 			w.encapsulation, w.verdict = "esp", "none"
 			w.encapsulations = []string{"esp", "udp", "tcp"}
 			w.also = func(t *testing.T, n *netns.Network, c *client) {
+				// The doctor has had everything tried anew, so ESP is climbed to again.
+				c.await(t, within(t, time.Minute), "connected by esp again", func(s status) bool {
+					return s.State == "connected" && s.Path.Encapsulation == "esp"
+				})
 				n.Access[0].SetFirewall(tt.firewall)
 				c.wantBothWays(t, within(t, time.Minute), siteURL)
 				s := c.status(t)

@@ -99,6 +99,7 @@ func TestSquid(t *testing.T) {
 				access:        netns.AccessConfig{NAT: netns.KeepPorts, Firewall: onlyProxy},
 				before:        func(t *testing.T, n *netns.Network) { startSquid(t, n, s.rules) },
 				joined:        func(t *testing.T, c *client) { useSquid(t, c, s.user) },
+				fails:         map[string]string{"udp": "registration"},
 				encapsulation: "tcp", verdict: "intermediary",
 			}.cross(t)
 		})
