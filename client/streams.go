@@ -31,8 +31,8 @@ const (
 var errNotConnected = errors.New("no link to the server yet")
 
 // Dial connects through the tunnel to host:port; a name is resolved at the
-// server, or by the name servers that a gateway handed out. network must be tcp, tcp4 or tcp6. Before the link is up it waits
-// for it until ctx ends. Where Config.EarlyData allows it does not wait for the
+// server, or by the name servers that a gateway handed out. network must be tcp,
+// tcp4 or tcp6. Before the link is up it waits for it until ctx ends. Where Config.EarlyData allows it does not wait for the
 // destination: then its error comes from the connection's first Read.
 func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	switch network {
@@ -40,12 +40,11 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 	default:
 		return nil, net.UnknownNetworkError(network)
 	}
-	select {
-	case <-c.ready:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("dial %s: %w: %w", address, errNotConnected, ctx.Err())
+	in, err := c.await(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
-	if in := c.inner.Load(); in.resolver != nil {
+	if in.resolver != nil {
 		conn, err := in.dial(ctx, network, address)
 		if err != nil {
 			return nil, fmt.Errorf("dial %s: %w", address, err)
@@ -80,6 +79,16 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 	return conn, nil
 }
 
+// await gives the inside of the link, once there is one, unless ctx ends first.
+func (c *Client) await(ctx context.Context) (*inner, error) {
+	select {
+	case <-c.ready:
+		return c.inner.Load(), nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: %w", errNotConnected, ctx.Err())
+	}
+}
+
 // connect asks the service at the other end of conn for address and closes conn
 // if that fails.
 func connect(ctx context.Context, conn net.Conn, address string) error {
@@ -108,12 +117,10 @@ func (c *Client) dialService(ctx context.Context) (net.Conn, error) {
 // Write takes and each Read gives a datagram with the header of RFC 1928,
 // Section 7. Before the link is up it waits for it until ctx ends.
 func (c *Client) Associate(ctx context.Context) (net.Conn, error) {
-	select {
-	case <-c.ready:
-	case <-ctx.Done():
-		return nil, fmt.Errorf("associate: %w: %w", errNotConnected, ctx.Err())
+	in, err := c.await(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("associate: %w", err)
 	}
-	in := c.inner.Load()
 	if in.resolver != nil {
 		return nil, fmt.Errorf("associate: the gateway has no SOCKS service: %w", errors.ErrUnsupported)
 	}

@@ -188,6 +188,14 @@ func (r *Registrar) Start(now time.Time, t Trigger) {
 	r.begin(now, t)
 }
 
+// pace counts a registration that starts now.
+func (r *Registrar) pace(now time.Time) {
+	if r.paced.Before(now) {
+		r.paced = now
+	}
+	r.paced = r.paced.Add(registrationEvery)
+}
+
 // mayStart is when the pace allows the next registration.
 func (r *Registrar) mayStart() time.Time {
 	return r.paced.Add(-(RegistrationBurst - 1) * registrationEvery)

@@ -96,10 +96,7 @@ type slot struct {
 
 // begin starts a round and ends the one before.
 func (r *Registrar) begin(now time.Time, t Trigger) {
-	if r.paced.Before(now) {
-		r.paced = now
-	}
-	r.paced = r.paced.Add(registrationEvery)
+	r.pace(now)
 	r.waiting, r.climbAt = "", time.Time{}
 	names := r.usual()
 	probe := t == TriggerClimb && r.current.ID != 0

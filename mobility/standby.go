@@ -110,10 +110,7 @@ func (r *Registrar) beginStandby(now time.Time) {
 	if iface == "" {
 		return
 	}
-	if r.paced.Before(now) {
-		r.paced = now
-	}
-	r.paced = r.paced.Add(registrationEvery)
+	r.pace(now)
 	names := r.usual()
 	if keep != nil {
 		names = []transports.Name{keep.name}
