@@ -72,8 +72,18 @@ func (r *Registrar) spare() string {
 	if used == nil {
 		return ""
 	}
-	for _, i := range r.interfaces() {
-		if i != used.iface {
+	// A carrier opened while no interface was known is bound to none, so
+	// packets leave by the first. One on an interface that is gone is about to
+	// be replaced, and what is there then is not a second network yet.
+	is, by := r.interfaces(), used.iface
+	if by == "" {
+		by = r.first()
+	}
+	if !slices.Contains(is, by) {
+		return ""
+	}
+	for _, i := range is {
+		if i != by {
 			return i
 		}
 	}

@@ -111,3 +111,28 @@ func TestStandbyLost(t *testing.T) {
 		t.Errorf("no registration over everything: %+v", rt.r.Last())
 	}
 }
+
+// TestNoStandbyOnTheSameNetwork moves to a network while no interface is known,
+// as happens between two of them: its interface, once known, is no second one.
+func TestNoStandbyOnTheSameNetwork(t *testing.T) {
+	there := []string{"wlan0"}
+	rt := newRegistrarTest(t, func(c *RegistrarConfig) {
+		c.Interfaces = func() []string { return there }
+	}, udp, tcp)
+	rt.settled(TriggerConnect, udp)
+	there = nil
+	rt.settled(TriggerAddress, udp)
+	there = []string{"wwan0"}
+	rt.r.Networks(rt.now)
+	rt.log = nil
+	rt.after(time.Minute)
+	rt.want("the only network has no standby")
+
+	// Nor is there one while the interface in use is gone.
+	rt.settled(TriggerAddress, udp)
+	there = []string{"eth0"}
+	rt.r.Networks(rt.now)
+	rt.log = nil
+	rt.after(time.Minute)
+	rt.want("what replaces a network is no second one")
+}

@@ -142,9 +142,11 @@ func TestMovesDownload(t *testing.T) {
 // noticed reports whether a registration between two statuses began because
 // the host's addresses changed or a socket said so, and not for silence only.
 func noticed(before, after status) bool {
-	last := before.Registrations[len(before.Registrations)-1].Number
+	last := before.Registrations[len(before.Registrations)-1]
 	for _, r := range after.Registrations {
-		if r.Number > last && (r.Trigger == "address" || r.Trigger == "socket") {
+		// A standby that takes over keeps its registration's number.
+		later := r.Number > last.Number || r.Number == last.Number && r.Trigger != last.Trigger
+		if later && (r.Trigger == "address" || r.Trigger == "socket") {
 			return true
 		}
 	}
