@@ -175,3 +175,15 @@ func DefaultDir(role string) (string, error) {
 	}
 	return filepath.Join(base, "godwit", role), nil
 }
+
+// readFile reads a file of ours that may not be longer than maxFile.
+func readFile(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxFile {
+		return nil, &Error{What: "not a file of up to 1 MiB", Where: path, Do: "restore it from a backup"}
+	}
+	return os.ReadFile(path)
+}

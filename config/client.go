@@ -1,0 +1,79 @@
+package config
+
+import (
+	"cmp"
+	"encoding/base64"
+	"encoding/hex"
+	"strconv"
+	"strings"
+)
+
+// ParseClient reads client.toml. file names it in errors.
+func ParseClient(file string, data []byte) (*Client, error) {
+	t := parseTable(file, data)
+	if g := t.gateway(); g != nil {
+		c := &Client{Gateway: g, Name: g.Local, Server: g.Server}
+		c.Encapsulations = []string{"udp"}
+		if err := t.local(c); err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	c := &Client{Name: t.need("name", "laptop"), Server: t.hostPort("server")}
+	if c.Name != "" {
+		if err := CheckName(c.Name); err != nil {
+			t.fail("name", strconv.Quote(c.Name)+" is not a client name", "write the name that the server gave")
+		}
+	}
+	c.ServerKey = t.publicKey("server_key")
+	hash := t.need("cert_hash", strings.Repeat("0", 64))
+	if b, err := hex.DecodeString(hash); err == nil && len(b) == len(c.CertHash) {
+		copy(c.CertHash[:], b)
+	} else {
+		t.fail("cert_hash", "not a SHA-256", "it is 64 hexadecimal digits; copy it whole")
+	}
+	c.WebSocketPath = t.path()
+	c.Encapsulations = t.encapsulations()
+	c.NoTLS = !t.flag("tls", true)
+	c.ServerName = t.optional("server_name")
+	c.HTTPHost = t.optional("http_host")
+	c.Verify = t.oneOf("verify", "pin", "webpki")
+	c.Fingerprint = t.oneOf("fingerprint", "chrome", "firefox", "go")
+	c.Proxy = t.proxy()
+	if err := t.local(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// local reads the keys that have nothing to do with the server.
+func (t *table) local(c *Client) error {
+	c.Listen = t.addrPort("listen", DefaultListen)
+	c.Forward, _ = t.list("forward", "tcp 127.0.0.1:2222 git.example.org:22")
+	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
+	c.NoOffload = !t.flag("offload", true)
+	c.LogLevel = t.level()
+	return t.done()
+}
+
+// Encode writes c as client.toml.
+func (c *Client) Encode() []byte {
+	return render("godwit client; every key is explained in reference-client.toml.", []line{
+		{"", "name", c.Name},
+		{"The server and what it is known by.", "server", c.Server},
+		{"", "server_key", base64.StdEncoding.EncodeToString(c.ServerKey)},
+		{"", "cert_hash", hex.EncodeToString(c.CertHash[:])},
+		{"", "websocket_path", c.WebSocketPath},
+		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
+		{"In order of preference.", "encapsulations", c.Encapsulations},
+		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
+		{"How websocket looks from outside: with TLS or not, under which names, as which browser.", "tls", !c.NoTLS},
+		{"", "server_name", c.ServerName},
+		{"", "http_host", c.HTTPHost},
+		{"", "verify", cmp.Or(c.Verify, "pin")},
+		{"", "fingerprint", cmp.Or(c.Fingerprint, "chrome")},
+		{"The way out of an office: http://HOST:PORT, environment or none.", "proxy", cmp.Or(c.Proxy, "environment")},
+		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
+		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
+	})
+}

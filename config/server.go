@@ -1,0 +1,59 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"strconv"
+)
+
+// ParseServer reads server.toml. file names it in errors.
+func ParseServer(file string, data []byte) (*Server, error) {
+	t := parseTable(file, data)
+	s := &Server{Endpoint: t.hostPort("endpoint")}
+	s.Listen = t.addrPort("listen", defaultServerListen(s.Endpoint))
+	allow, _ := t.list("allow", "192.0.2.0/24")
+	for _, a := range allow {
+		p, err := ParseAllow(a)
+		if err != nil {
+			t.fail("allow", err.Error(), "write a range such as \"192.0.2.0/24\"")
+		}
+		s.Allow = append(s.Allow, p)
+	}
+	s.Pool4 = t.pool("pool4", DefaultPool4)
+	s.Pool6 = t.pool("pool6", DefaultPool6)
+	s.Encapsulations = t.encapsulations()
+	s.WebSocketPath = t.path()
+	s.NoOffload = !t.flag("offload", true)
+	s.LogLevel = t.level()
+	s.IKEv2 = t.ikev2(s)
+	if err := t.done(); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// defaultServerListen is [::] and the endpoint's port.
+func defaultServerListen(endpoint string) netip.AddrPort {
+	_, port, _ := net.SplitHostPort(endpoint)
+	n, _ := strconv.ParseUint(port, 10, 16)
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), uint16(n))
+}
+
+// Encode writes s as server.toml.
+func (s *Server) Encode() []byte {
+	allow := make([]string, 0, len(s.Allow))
+	for _, p := range s.Allow {
+		allow = append(allow, p.String())
+	}
+	return render("godwit server; every key is explained in reference-server.toml.", []line{
+		{"Where clients dial; links carry it.", "endpoint", s.Endpoint},
+		{"The one address and port of all encapsulations.", "listen", s.Listen.String()},
+		{"Ranges that clients may reach although they are private, loopback or link-local.", "allow", allow},
+		{"Inner addresses; the first of each range is the server's.", "pool4", s.Pool4.String()},
+		{"", "pool6", s.Pool6.String()},
+		{"", "encapsulations", s.Encapsulations},
+		{"Secret: whoever asks for another path sees an ordinary web server.", "websocket_path", s.WebSocketPath},
+		{"debug, info, warn or error", "log_level", levelName(s.LogLevel)},
+		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
+	})
+}
