@@ -25,6 +25,7 @@ import (
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
+	"github.com/godwit-net/godwit/transports/web"
 	"github.com/godwit-net/godwit/transports/websocket"
 )
 
@@ -124,7 +125,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 			o := websocket.Options{
 				TLS: !d.Config.NoTLS, ServerName: cmp.Or(d.Config.ServerName, host), Host: d.Config.HTTPHost,
 				Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
-				Fingerprint: websocket.Fingerprint(d.Config.Fingerprint),
+				Fingerprint: web.Fingerprint(d.Config.Fingerprint),
 			}
 			if d.Config.Verify == "webpki" {
 				o.CertHash = [32]byte{}

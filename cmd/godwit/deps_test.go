@@ -43,7 +43,8 @@ var mayImport = map[string][]string{
 	// Bare ESP is what UDP carries, without UDP's header.
 	"transports/esp":       {"transports", "transports/udp"},
 	"transports/tcp":       {"transports", "transports/stream"},
-	"transports/websocket": {"transports", "transports/stream"},
+	"transports/web":       {"transports", "transports/stream"},
+	"transports/websocket": {"transports", "transports/stream", "transports/web"},
 	"transports/proxy":     {"transports", "transports/stream"},
 	"transports/portmux":   {},
 	"transports/system":    {"transports"},
@@ -71,7 +72,7 @@ var belongsTo = map[string][]string{
 	"github.com/BurntSushi/toml":            {"config"},
 	"github.com/spf13/cobra":                {"cmd"},
 	"github.com/coder/websocket":            {"transports/websocket"},
-	"github.com/refraction-networking/utls": {"transports/websocket"},
+	"github.com/refraction-networking/utls": {"transports/web"},
 	"github.com/things-go/go-socks5":        {"client/front", "client/forward", "server/egress"},
 	"github.com/vishvananda/netlink":        {"lab"},
 	"github.com/vishvananda/netns":          {"lab"},

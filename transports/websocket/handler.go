@@ -1,13 +1,10 @@
 package websocket
 
 import (
-	"context"
 	"crypto/subtle"
-	"crypto/tls"
 	"fmt"
 	"net"
 	"net/http"
-	"net/netip"
 	"strings"
 	"sync"
 
@@ -15,6 +12,7 @@ import (
 
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/stream"
+	"github.com/godwit-net/godwit/transports/web"
 )
 
 // A Handler upgrades the requests for one path and gives all others to Fallback.
@@ -69,7 +67,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 	}
-	c := stream.New(transports.WebSocket, h.describe(r), h.handler)
+	c := stream.New(transports.WebSocket, web.Describe(r, h.certHash), h.handler)
 	if !h.add(c) {
 		h.Fallback.ServeHTTP(w, r)
 		return
@@ -98,7 +96,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	m := &messages{ws: ws}
-	if conn, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+	if conn := web.Conn(r); conn != nil {
 		m.raw = stream.Innermost(conn)
 		stream.Tune(m.raw)
 	}
@@ -124,36 +122,6 @@ func hasToken(values []string, token string) bool {
 		}
 	}
 	return false
-}
-
-// describe is how this end sees the connection: Source is ours.
-func (h *Handler) describe(r *http.Request) transports.Description {
-	d := transports.Description{Authority: r.Host, Path: r.URL.Path}
-	if a, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok {
-		d.Source = transports.AddrPort(a)
-	}
-	if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil {
-		d.Destination = transports.Unmap(a)
-	}
-	if secure(r) {
-		d.CertHash = h.certHash
-	}
-	return d
-}
-
-// connKey is the context key of the request's net.Conn.
-type connKey struct{}
-
-func withConn(ctx context.Context, c net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, c)
-}
-
-func secure(r *http.Request) bool {
-	if r.TLS != nil {
-		return true
-	}
-	_, ok := r.Context().Value(connKey{}).(interface{ ConnectionState() tls.ConnectionState })
-	return ok
 }
 
 func (h *Handler) add(c *stream.Carrier) bool {

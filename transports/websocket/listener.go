@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/web"
 )
 
 // ListenerOptions are the options of NewListener.
@@ -50,7 +51,7 @@ func NewListener(ln net.Listener, o ListenerOptions) transports.Listener {
 	}
 	return &listener{ln: ln, handler: h, server: &http.Server{
 		Handler:           h,
-		ConnContext:       withConn,
+		ConnContext:       web.WithConn,
 		ReadHeaderTimeout: headerTimeout,
 		ReadTimeout:       readTimeout,
 		WriteTimeout:      writeTimeout,

@@ -23,6 +23,7 @@ import (
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/stream"
 	"github.com/godwit-net/godwit/transports/transporttest"
+	"github.com/godwit-net/godwit/transports/web"
 )
 
 var address = netip.MustParseAddrPort("192.0.2.1:443")
@@ -170,12 +171,12 @@ func TestCertificates(t *testing.T) {
 		{name: "Web PKI, other name", options: Options{ServerName: "other.example", RootCAs: roots}, refused: true, pki: true},
 		{name: "Web PKI, unknown authority", options: Options{ServerName: "gateway.example", RootCAs: x509.NewCertPool()}, refused: true, pki: true},
 	} {
-		for _, f := range []Fingerprint{"", Chrome, Firefox} {
+		for _, f := range []web.Fingerprint{"", web.Chrome, web.Firefox} {
 			t.Run(c.name+" "+string(f), func(t *testing.T) {
 				synctest.Test(t, func(t *testing.T) {
 					c.options.TLS, c.options.Path, c.options.Fingerprint = true, path, f
 					carrier, err := dial(t, c.options, &cert)
-					var refused *CertError
+					var refused *web.CertError
 					switch {
 					case !c.refused && err != nil:
 						t.Fatal(err)
@@ -196,10 +197,10 @@ func TestCertificates(t *testing.T) {
 // HTTP/1.1 alone, with the names of TLS and HTTP apart.
 func TestHello(t *testing.T) {
 	cert, hash := certificate(t)
-	for f, want := range map[Fingerprint]struct {
+	for f, want := range map[web.Fingerprint]struct {
 		agent  string
 		grease bool // RFC 8701, which of these only Chrome does
-	}{Go: {"Firefox/", false}, Chrome: {"Chrome/", true}, Firefox: {"Firefox/", false}} {
+	}{web.Go: {"Firefox/", false}, web.Chrome: {"Chrome/", true}, web.Firefox: {"Firefox/", false}} {
 		synctest.Test(t, func(t *testing.T) {
 			n := transporttest.NewMemory()
 			ln, err := n.ListenTCP(t.Context(), address)
@@ -249,7 +250,7 @@ func TestOldTLS(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer serve(tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{cert}, MaxVersion: tls.VersionTLS12}), transporttest.NewRecorder(), nil)()
-		for _, f := range []Fingerprint{"", Chrome, Firefox} {
+		for _, f := range []web.Fingerprint{"", web.Chrome, web.Firefox} {
 			_, err = New(Options{TLS: true, CertHash: hash, Path: path, Fingerprint: f}).Dial(t.Context(), transports.Opening{Network: n, Remote: address, Handler: transporttest.NewRecorder()})
 			if err == nil {
 				t.Errorf("TLS 1.2 was taken by %q", f)
@@ -261,7 +262,7 @@ func TestOldTLS(t *testing.T) {
 func TestWrongPath(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, err := dial(t, Options{Path: "/other"}, nil)
-		var status *StatusError
+		var status *web.StatusError
 		if !errors.As(err, &status) || status.Code != http.StatusNotFound {
 			t.Errorf("wrong path: %v", err)
 		}
@@ -305,7 +306,7 @@ func TestPortal(t *testing.T) {
 			n, client := transporttest.NewMemory(), transporttest.NewRecorder()
 			answering(t, n, c.answer)
 			_, err := New(Options{Path: path}).Dial(t.Context(), transports.Opening{Network: n, Remote: address, Handler: client})
-			var status *StatusError
+			var status *web.StatusError
 			if err == nil || errors.As(err, &status) != (c.code != 0) || status != nil && status.Code != c.code {
 				t.Errorf("answer %.40q: %v", c.answer, err)
 			}
@@ -421,26 +422,6 @@ func TestBadMessages(t *testing.T) {
 	}
 }
 
-func TestAuthority(t *testing.T) {
-	for _, c := range []struct {
-		o      Options
-		remote string
-		want   string
-	}{
-		{Options{}, "192.0.2.1:80", "192.0.2.1"},
-		{Options{}, "192.0.2.1:443", "192.0.2.1:443"},
-		{Options{TLS: true}, "[2001:db8::1]:443", "[2001:db8::1]"},
-		{Options{TLS: true, ServerName: "2001:db8::1"}, "[2001:db8::1]:443", "[2001:db8::1]"},
-		{Options{TLS: true}, "[2001:db8::1]:8443", "[2001:db8::1]:8443"},
-		{Options{TLS: true, ServerName: "a.example"}, "192.0.2.1:8443", "a.example:8443"},
-		{Options{TLS: true, ServerName: "a.example", Host: "b.example"}, "192.0.2.1:8443", "b.example"},
-	} {
-		if got := (&transport{c.o}).authority(netip.MustParseAddrPort(c.remote)); got != c.want {
-			t.Errorf("%+v to %s: %q, want %q", c.o, c.remote, got, c.want)
-		}
-	}
-}
-
 // FuzzDecodeFlight: a cookie never panics, and what it holds is written again
 // as frames that hold the same.
 func FuzzDecodeFlight(f *testing.F) {
@@ -479,34 +460,5 @@ func FuzzMessages(f *testing.F) {
 				t.Fatalf("ended with %v", ends)
 			}
 		})
-	})
-}
-
-// TestLocation has what a portal may send; it ends on a terminal.
-func TestLocation(t *testing.T) {
-	for _, tt := range []struct{ in, want string }{
-		{"http://portal.example/login?mac=02", "http://portal.example/login?mac=02"},
-		{"/login", "http://server.example/login"},
-		{"https://user:secret@portal.example/", "https://portal.example/"},
-		{"http://portal.example/\x1b[2J", ""},
-		{"javascript:alert(1)", ""},
-		{"file:///etc/passwd", ""},
-		{"http://portal.example/" + strings.Repeat("a", 600), ""},
-		{"", ""},
-		{"http://portal.example/\u202egpj", "http://portal.example/%E2%80%AEgpj"},
-	} {
-		if got := location(tt.in, "server.example"); got != tt.want {
-			t.Errorf("%q: got %q, want %q", tt.in, got, tt.want)
-		}
-	}
-}
-
-func FuzzLocation(f *testing.F) {
-	f.Add("http://portal.example/")
-	f.Fuzz(func(t *testing.T, in string) {
-		got := location(in, "server.example:443")
-		if len(got) > maxLocation || strings.ContainsFunc(got, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
-			t.Errorf("%q", got)
-		}
 	})
 }

@@ -1,4 +1,4 @@
-package websocket
+package web
 
 import (
 	"context"
@@ -34,7 +34,8 @@ var userAgents = map[Fingerprint]string{
 
 const userAgent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"
 
-func (f Fingerprint) userAgent() string {
+// UserAgent is the User-Agent of the same browser.
+func (f Fingerprint) UserAgent() string {
 	if u, ok := userAgents[f]; ok {
 		return u
 	}
@@ -42,46 +43,46 @@ func (f Fingerprint) userAgent() string {
 }
 
 // secure does the handshake and gives the SHA-256 of the server's certificate.
-func (t *transport) secure(ctx context.Context, conn net.Conn, authority string) (net.Conn, [32]byte, error) {
-	name := t.opts.ServerName
+func (o Options) secure(ctx context.Context, conn net.Conn, authority string) (net.Conn, [32]byte, error) {
+	name := o.ServerName
 	if name == "" {
 		name = (&url.URL{Host: authority}).Hostname()
 	}
-	switch t.opts.Fingerprint {
+	switch o.Fingerprint {
 	case "", Go:
 		c := tls.Client(conn, &tls.Config{
 			MinVersion: tls.VersionTLS13,
 			NextProtos: []string{"http/1.1"},
 			ServerName: name,
-			RootCAs:    t.opts.RootCAs,
+			RootCAs:    o.RootCAs,
 			// The pin takes the place of the usual verification.
-			InsecureSkipVerify: t.pinned(),
-			VerifyConnection:   func(s tls.ConnectionState) error { return t.verifyPin(s.PeerCertificates) },
+			InsecureSkipVerify: o.pinned(),
+			VerifyConnection:   func(s tls.ConnectionState) error { return o.verifyPin(s.PeerCertificates) },
 		})
 		if err := c.HandshakeContext(ctx); err != nil {
 			return nil, [32]byte{}, err
 		}
 		return c, sha256.Sum256(c.ConnectionState().PeerCertificates[0].Raw), nil
 	}
-	spec, err := helloOf(t.opts.Fingerprint)
+	spec, err := helloOf(o.Fingerprint)
 	if err != nil {
 		return nil, [32]byte{}, err
 	}
 	c := utls.UClient(conn, &utls.Config{
 		ServerName:         name,
-		RootCAs:            t.opts.RootCAs,
-		InsecureSkipVerify: t.pinned(),
+		RootCAs:            o.RootCAs,
+		InsecureSkipVerify: o.pinned(),
 		VerifyConnection: func(s utls.ConnectionState) error {
 			// Browsers offer older versions, whose certificates can be seen by
 			// anybody on the way.
 			if s.Version < utls.VersionTLS13 {
 				return errors.New("the server does not speak TLS 1.3")
 			}
-			return t.verifyPin(s.PeerCertificates)
+			return o.verifyPin(s.PeerCertificates)
 		},
 	}, utls.HelloCustom)
 	if err := c.ApplyPreset(spec); err != nil {
-		return nil, [32]byte{}, fmt.Errorf("ClientHello of %s: %w", t.opts.Fingerprint, err)
+		return nil, [32]byte{}, fmt.Errorf("ClientHello of %s: %w", o.Fingerprint, err)
 	}
 	if err := c.HandshakeContext(ctx); err != nil {
 		return nil, [32]byte{}, err
@@ -118,18 +119,18 @@ func helloOf(f Fingerprint) (*utls.ClientHelloSpec, error) {
 	return &spec, nil
 }
 
-func (t *transport) pinned() bool { return t.opts.CertHash != [32]byte{} }
+func (o Options) pinned() bool { return o.CertHash != [32]byte{} }
 
 // verifyPin compares the certificate with the pinned one, if there is one.
-func (t *transport) verifyPin(shown []*x509.Certificate) error {
+func (o Options) verifyPin(shown []*x509.Certificate) error {
 	if len(shown) == 0 {
 		return errors.New("the server showed no certificate")
 	}
-	if !t.pinned() {
+	if !o.pinned() {
 		return nil
 	}
 	seen := sha256.Sum256(shown[0].Raw)
-	if subtle.ConstantTimeCompare(seen[:], t.opts.CertHash[:]) != 1 {
+	if subtle.ConstantTimeCompare(seen[:], o.CertHash[:]) != 1 {
 		return &CertError{Seen: seen}
 	}
 	return nil
