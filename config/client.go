@@ -8,9 +8,14 @@ import (
 	"strings"
 )
 
-// ParseClient reads client.toml. file names it in errors.
-func ParseClient(file string, data []byte) (*Client, error) {
-	t := parseTable(file, data)
+// ParseClient reads client.toml, with over before what it says. file names it in
+// errors.
+func ParseClient(file string, data []byte, over ...Override) (*Client, error) {
+	return parseTable(file, data, over...).client()
+}
+
+// client reads a whole client.toml.
+func (t *table) client() (*Client, error) {
 	if g := t.gateway(); g != nil {
 		c := &Client{Gateway: g, Name: g.Local, Server: g.Server}
 		c.Encapsulations = []string{"udp"}

@@ -20,7 +20,15 @@ type ClientDir struct {
 	Key    ed25519.PrivateKey // nil with Config.Gateway
 	Secret GatewaySecret      // with Config.Gateway
 	path   string
+	read   *table // the settings, as they were read
 }
+
+// Where tells where a key is set, for errors: the file and the line, a variable
+// or a flag.
+func (d *ClientDir) Where(key string) string { return d.read.where(key) }
+
+// Changed names the keys that say something else in next, in order.
+func (d *ClientDir) Changed(next *ClientDir) []string { return changed(d.read.raw, next.read.raw) }
 
 // Path is the folder's.
 func (d *ClientDir) Path() string { return d.path }
@@ -54,8 +62,9 @@ func JoinClient(dir string, l *Link) (*ClientDir, error) {
 	return LoadClient(dir)
 }
 
-// LoadClient reads a client's folder. Errors are of type *Error.
-func LoadClient(dir string) (*ClientDir, error) {
+// LoadClient reads a client's folder, with over before what its settings say.
+// Errors are of type *Error.
+func LoadClient(dir string, over ...Override) (*ClientDir, error) {
 	file := filepath.Join(dir, clientFile)
 	data, err := readFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -64,11 +73,12 @@ func LoadClient(dir string) (*ClientDir, error) {
 	if err != nil {
 		return nil, cannotRead(file, err)
 	}
-	c, err := ParseClient(file, data)
+	t := parseTable(file, data, over...)
+	c, err := t.client()
 	if err != nil {
 		return nil, err
 	}
-	d := &ClientDir{Config: *c, path: dir}
+	d := &ClientDir{Config: *c, path: dir, read: t}
 	if c.Gateway != nil {
 		d.Secret, err = c.Gateway.load(dir)
 		if err != nil {

@@ -41,16 +41,10 @@ type Gateway struct {
 
 // gateway reads the table [gateway]; nil if there is none.
 func (t *table) gateway() *Gateway {
-	v, ok := t.take("gateway")
-	if !ok {
+	s := t.sub("gateway")
+	if s == nil {
 		return nil
 	}
-	values, isTable := v.(map[string]any)
-	if !isTable {
-		t.fail("gateway", "not a table", "write [gateway] on a line of its own and its keys below")
-		return nil
-	}
-	s := &table{file: t.file + ", [gateway]", values: values, err: t.err}
 	g := &Gateway{Server: s.need("server", "vpn.example.org")}
 	if g.Server != "" {
 		if _, _, err := net.SplitHostPort(g.Server); err != nil {
@@ -63,16 +57,16 @@ func (t *table) gateway() *Gateway {
 	g.Identity = s.text("identity", "vpn.example.org")
 	g.Local = s.text("local", "carol@example.org")
 	g.PSKFile = s.text("psk_file", "gateway.psk")
-	if _, raw := values["server_key"]; raw {
+	if s.has("server_key") {
 		g.ServerKey = s.publicKey("server_key")
 		if g.KeyFile = s.text("key_file", clientKey); g.KeyFile == "" {
 			g.KeyFile = clientKey
 		}
 	} else {
-		s.known = append(s.known, "server_key", "key_file")
+		s.declare(Text, "server_key", "key_file")
 	}
 	g.Certificates = s.certificateFiles()
-	if len(values) > 0 {
+	if len(s.values) > 0 {
 		s.err = s.done() // a key mistyped tells more than one missing
 	}
 	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil) + btoi(g.Certificates.Certificate != ""); {
@@ -81,9 +75,7 @@ func (t *table) gateway() *Gateway {
 	case g.Local == "" && g.ServerKey == nil:
 		s.fail("local", "a key is missing", "add a line such as local = \"carol@example.org\"")
 	}
-	if err := s.done(); t.err == nil {
-		t.err = err
-	}
+	t.join(s)
 	return g
 }
 

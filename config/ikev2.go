@@ -30,16 +30,10 @@ const IKEPort = 500
 
 // ikev2 reads the table [ikev2]; nil if there is none.
 func (t *table) ikev2(server *Server) *IKEv2 {
-	v, ok := t.take("ikev2")
-	if !ok {
+	s := t.sub("ikev2")
+	if s == nil {
 		return nil
 	}
-	values, isTable := v.(map[string]any)
-	if !isTable {
-		t.fail("ikev2", "not a table", "write [ikev2] on a line of its own and its keys below")
-		return nil
-	}
-	s := &table{file: t.file + ", [ikev2]", values: values, err: t.err}
 	host, _, _ := net.SplitHostPort(server.Endpoint)
 	k := &IKEv2{Identity: s.text("identity", "vpn.example.org")}
 	if k.Identity == "" {
@@ -65,9 +59,7 @@ func (t *table) ikev2(server *Server) *IKEv2 {
 		k.DNS = append(k.DNS, a)
 	}
 	k.Certificates = s.certificateFiles()
-	if err := s.done(); t.err == nil {
-		t.err = err
-	}
+	t.join(s)
 	return k
 }
 

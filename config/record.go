@@ -9,7 +9,7 @@ import (
 func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 	t := parseTable(file, data)
 	r := &ClientRecord{Name: name}
-	if _, user := t.values["identity"]; user {
+	if t.has("identity") {
 		r.Identity = t.need("identity", "carol@example.org")
 		r.PSK, r.Password = t.text("psk", "a secret"), t.text("password", "a secret")
 		r.Certified = t.flag("certificate", false)

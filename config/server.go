@@ -6,9 +6,14 @@ import (
 	"strconv"
 )
 
-// ParseServer reads server.toml. file names it in errors.
-func ParseServer(file string, data []byte) (*Server, error) {
-	t := parseTable(file, data)
+// ParseServer reads server.toml, with over before what it says. file names it in
+// errors.
+func ParseServer(file string, data []byte, over ...Override) (*Server, error) {
+	return parseTable(file, data, over...).server()
+}
+
+// server reads a whole server.toml.
+func (t *table) server() (*Server, error) {
 	s := &Server{Endpoint: t.hostPort("endpoint")}
 	s.Listen = t.addrPort("listen", defaultServerListen(s.Endpoint))
 	allow, _ := t.list("allow", "192.0.2.0/24")

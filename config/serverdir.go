@@ -51,6 +51,7 @@ type ServerDir struct {
 	Logger *slog.Logger
 
 	path string
+	read *table // the settings, as they were read
 
 	// scanning lets one goroutine at a time read the folder; mu guards the
 	// rest and is never held while files are read.
@@ -63,6 +64,13 @@ type ServerDir struct {
 
 // Path is the folder's.
 func (d *ServerDir) Path() string { return d.path }
+
+// Where tells where a key is set, for errors: the file and the line, a variable
+// or a flag.
+func (d *ServerDir) Where(key string) string { return d.read.where(key) }
+
+// Changed names the keys that say something else in next, in order.
+func (d *ServerDir) Changed(next *ServerDir) []string { return changed(d.read.raw, next.read.raw) }
 
 // CertHash is the SHA-256 of the certificate in DER, which clients pin.
 func (d *ServerDir) CertHash() [32]byte { return sha256.Sum256(d.Certificate.Certificate[0]) }
@@ -110,8 +118,9 @@ func InitServer(dir string, s Server, now time.Time) (*ServerDir, error) {
 	return LoadServer(dir)
 }
 
-// LoadServer reads a server's folder. Errors are of type *Error.
-func LoadServer(dir string) (*ServerDir, error) {
+// LoadServer reads a server's folder, with over before what its settings say.
+// Errors are of type *Error.
+func LoadServer(dir string, over ...Override) (*ServerDir, error) {
 	file := filepath.Join(dir, serverFile)
 	data, err := readFile(file)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,11 +129,12 @@ func LoadServer(dir string) (*ServerDir, error) {
 	if err != nil {
 		return nil, cannotRead(file, err)
 	}
-	s, err := ParseServer(file, data)
+	t := parseTable(file, data, over...)
+	s, err := t.server()
 	if err != nil {
 		return nil, err
 	}
-	d := &ServerDir{Config: *s, path: dir, joined: map[string]bool{}}
+	d := &ServerDir{Config: *s, path: dir, read: t, joined: map[string]bool{}}
 	if d.Key, err = readKey(filepath.Join(dir, serverKey)); err != nil {
 		return nil, err
 	}

@@ -144,7 +144,7 @@ func TestClientMistakes(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			_, err := ParseClient("client.toml", []byte(strings.Replace(minimalClient, tt.from, tt.to, 1)))
-			wantError(t, err, "client.toml, ", tt.want)
+			wantError(t, err, "client.toml", tt.want)
 		})
 	}
 }

@@ -103,7 +103,7 @@ func (t *table) publicKey(key string) ed25519.PublicKey {
 // optional reads the name of a host, which may be left empty. It becomes part
 // of a request, so it holds nothing but what a host and a port are made of.
 func (t *table) optional(key string) string {
-	v, ok := t.take(key)
+	v, ok := t.take(key, Text)
 	s, isText := v.(string)
 	switch {
 	case !ok:

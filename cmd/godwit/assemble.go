@@ -66,7 +66,7 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 	}
 	id, err := ike.ParseIdentity(k.Identity)
 	if err != nil {
-		return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Path() + ", server.toml, [ikev2], identity", Do: "write the server's domain name", Err: err}
+		return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Where("ikev2.identity"), Do: "write the server's domain name", Err: err}
 	}
 	g := &server.Guests{
 		Identity: id,
@@ -156,7 +156,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 func upstreamProxy(d *config.ClientDir, getenv func(string) string) (*proxy.Upstream, error) {
 	var u *proxy.Upstream
 	var err error
-	where := d.Path() + ", client.toml, proxy"
+	where := d.Where("proxy")
 	switch d.Config.Proxy {
 	case "none", "":
 	case "environment":
@@ -195,7 +195,7 @@ func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
 		}
 		i, err := ike.ParseIdentity(id.text)
 		if err != nil {
-			return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Path() + ", client.toml, [gateway], " + id.key, Do: "write a domain name, a mail address or an IP address", Err: err}
+			return nil, &config.Error{What: "not an identity: " + err.Error(), Where: d.Where("gateway." + id.key), Do: "write a domain name, a mail address or an IP address", Err: err}
 		}
 		id.set(i)
 	}

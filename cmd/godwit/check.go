@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 
 	"github.com/spf13/cobra"
@@ -14,7 +15,10 @@ func newCheck() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Check the settings, keys and clients without running anything",
-		Args:  takes(),
+		Long: `Checks the settings of the server and the client, those that there are, as run
+would take them: the files, the variables GODWIT_SERVER_… and GODWIT_CLIENT_… of the
+environment, keys, certificates, and the server's clients.`,
+		Args: takes(),
 	}
 	dir := cmd.Flags().String("dir", "", "folder to check (default the server's and the client's, those that there are)")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
@@ -51,15 +55,26 @@ func newCheck() *cobra.Command {
 
 // checkDir checks the folder of a role and says what is good.
 func checkDir(role, path string) (string, error) {
+	dir := func() (string, error) { return path, nil }
+	quiet := slog.New(slog.DiscardHandler)
 	if role == "client" {
-		d, err := config.LoadClient(path)
+		d, err := loadClient(dir)
 		if err != nil {
+			return "", err
+		}
+		if _, err := clientConfig(d, d.Config.Encapsulations, quiet); err != nil {
+			return "", err
+		}
+		if _, err := forwardRules(d); err != nil {
 			return "", err
 		}
 		return fmt.Sprintf("client %s is in order: %s of %s", path, d.Config.Name, d.Config.Server), nil
 	}
-	d, err := config.LoadServer(path)
+	d, err := loadServer(dir)
 	if err != nil {
+		return "", err
+	}
+	if _, err := guestsConfig(d, quiet); err != nil {
 		return "", err
 	}
 	records, err := d.Clients()

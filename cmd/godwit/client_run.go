@@ -39,9 +39,7 @@ func newClientRun() *cobra.Command {
 		Short: "Run the client and its SOCKS5 and HTTP proxy until it is told to stop",
 		Args:  takes(),
 	}
-	dir, log := dirFlag(cmd, "client"), logFlag(cmd)
-	listen := cmd.Flags().String("listen", "", "ADDR:PORT of the proxy (default as client.toml says: 127.0.0.1:1080)")
-	encapsulations := cmd.Flags().String("encapsulations", "", "what may be used, best first, such as udp,tcp,websocket")
+	dir, settings := dirFlag(cmd, "client"), settingFlags(cmd, "client")
 	profiled := profileFlag(cmd)
 	ikeLife, childLife := lifetimeFlags(cmd)
 	keys := keyLogFlag(cmd)
@@ -51,27 +49,11 @@ func newClientRun() *cobra.Command {
 			return err
 		}
 		defer stop()
-		d, err := loadClient(dir)
+		d, err := loadClient(dir, settings()...)
 		if err != nil {
-			return err
+			return flagError(cmd, err)
 		}
-		if *listen != "" {
-			if d.Config.Listen, err = parseListen(cmd, *listen, "127.0.0.1:1080"); err != nil {
-				return err
-			}
-		}
-		if cmd.Flags().Changed("encapsulations") {
-			d.Config.Encapsulations = splitList(*encapsulations)
-			if err := config.CheckEncapsulations(d.Config.Encapsulations); err != nil {
-				var e *config.Error
-				errors.As(err, &e)
-				return usage(cmd, "wrong --encapsulations: "+e.What, e.Do)
-			}
-		}
-		logger, err := log(d.Config.LogLevel)
-		if err != nil {
-			return err
-		}
+		logger := newLogger(cmd, d.Config.LogLevel)
 		return runClient(cmd, d, logger, func(c *client.Config) error {
 			c.IKELifetime, c.ChildLifetime = *ikeLife, *childLife
 			c.KeyLog, err = openKeyLog(*keys, logger)
@@ -79,17 +61,6 @@ func newClientRun() *cobra.Command {
 		})
 	}
 	return cmd
-}
-
-// splitList splits a flag's value at commas.
-func splitList(s string) []string {
-	var list []string
-	for part := range strings.SplitSeq(s, ",") {
-		if part = strings.TrimSpace(part); part != "" {
-			list = append(list, part)
-		}
-	}
-	return list
 }
 
 // runClient runs a client with its proxy and its control socket; adjust does
@@ -174,20 +145,29 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	}
 }
 
-// listenForwards opens the ports that client.toml has lead elsewhere.
-func listenForwards(d *config.ClientDir, c *client.Client, logger *slog.Logger) (*forward.Set, error) {
-	fc := forward.Config{Dial: c.Dial, Associate: c.Associate, Logger: logger}
-	where := filepath.Join(d.Path(), "client.toml") + ", forward"
+// forwardRules reads what client.toml has lead elsewhere.
+func forwardRules(d *config.ClientDir) ([]forward.Rule, error) {
+	var rules []forward.Rule
 	for _, text := range d.Config.Forward {
 		r, err := forward.Parse(text)
 		if err != nil {
-			return nil, &config.Error{What: err.Error(), Where: where, Do: `write it as "tcp 127.0.0.1:2222 git.example.org:22"`, Err: err}
+			return nil, &config.Error{What: err.Error(), Where: d.Where("forward"), Do: `write it as "tcp 127.0.0.1:2222 git.example.org:22"`, Err: err}
 		}
-		fc.Rules = append(fc.Rules, r)
+		rules = append(rules, r)
 	}
+	return rules, nil
+}
+
+// listenForwards opens the ports that client.toml has lead elsewhere.
+func listenForwards(d *config.ClientDir, c *client.Client, logger *slog.Logger) (*forward.Set, error) {
+	rules, err := forwardRules(d)
+	if err != nil {
+		return nil, err
+	}
+	fc := forward.Config{Rules: rules, Dial: c.Dial, Associate: c.Associate, Logger: logger}
 	s, err := forward.Listen(fc)
 	if err != nil {
-		return nil, &config.Error{What: err.Error(), Where: where, Do: "use another port, or end the program that has it", Err: err}
+		return nil, &config.Error{What: err.Error(), Where: d.Where("forward"), Do: "use another port, or end the program that has it", Err: err}
 	}
 	return s, nil
 }

@@ -81,7 +81,7 @@ func TestMistakes(t *testing.T) {
 		{"a link garbled", []string{"client", "join", strings.Replace(link, link[40:43], "AbC", 1), "--dir", none}, []string{"this link is damaged"}},
 		{"no link at all", []string{"client", "join", "vpn.example.org", "--dir", none}, []string{"this is not a godwit link"}},
 		{"a link too late", []string{"client", "join", expiredLink(), "--dir", none}, []string{"this link expired on 9 September 2001", "godwit server invite"}},
-		{"an unknown key", []string{"client", "run", "--dir", broken}, []string{`unknown key, ` + filepath.Join(broken, "client.toml") + `, "lisen"`, "did you mean listen?"}},
+		{"an unknown key", []string{"client", "run", "--dir", broken}, []string{`unknown key, ` + filepath.Join(broken, "client.toml") + ` line `, `, "lisen"`, "did you mean listen?"}},
 		{"check of an unknown key", []string{"check", "--dir", broken}, []string{"did you mean listen?"}},
 		{"a key that others can read", []string{"client", "run", "--dir", open}, []string{"others can read this private key", "chmod 600 "}},
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 
@@ -59,7 +60,7 @@ func seeHelp(cmd *cobra.Command) string { return "see " + cmd.CommandPath() + " 
 
 func newRoot() *cobra.Command {
 	root := group("godwit", "Keeps your connections in the air while your machine moves between networks",
-		newServer(), newClient(), newStatus(), newDoctor(), newCheck(), newDemo(), newMan(), newVersion())
+		newServer(), newClient(), newStatus(), newDoctor(), newConfig(), newCheck(), newDemo(), newMan(), newVersion())
 	root.SilenceErrors, root.SilenceUsage = true, true
 	root.SetHelpCommand(&cobra.Command{Hidden: true})
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
@@ -108,15 +109,18 @@ func takes(names ...string) cobra.PositionalArgs {
 }
 
 // dirFlag adds --dir to a command of a role, "server" or "client", and gives
-// what reads it.
+// what reads it: the flag, the environment, or the default.
 func dirFlag(cmd *cobra.Command, role string) func() (string, error) {
-	dir := cmd.Flags().String("dir", "", "folder with the "+role+"'s files (default ~/.config/godwit/"+role+")")
+	dir := cmd.Flags().String("dir", "", "folder with the "+role+"'s files (default $"+config.DirVariable(role)+" or ~/.config/godwit/"+role+")")
 	return func() (string, error) {
 		if *dir != "" {
 			return *dir, nil
 		}
 		if cmd.Flags().Changed("dir") {
 			return "", usage(cmd, "--dir is empty", "name a folder")
+		}
+		if path := os.Getenv(config.DirVariable(role)); path != "" {
+			return path, nil
 		}
 		return config.DefaultDir(role)
 	}
@@ -133,8 +137,13 @@ func logFlag(cmd *cobra.Command) func(fallback slog.Level) (*slog.Logger, error)
 				return nil, usage(cmd, "wrong --log-level: "+err.Error(), "use debug, info, warn or error")
 			}
 		}
-		return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: l})), nil
+		return newLogger(cmd, l), nil
 	}
+}
+
+// newLogger writes what is of level or above to standard error.
+func newLogger(cmd *cobra.Command, level slog.Leveler) *slog.Logger {
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
 }
 
 // parseListen reads the value of a --listen flag.

@@ -40,12 +40,3 @@ private key: whoever has it is that client. Give each device a link of its own.`
 	}
 	return cmd
 }
-
-// loadServer reads the folder that dir names.
-func loadServer(dir func() (string, error)) (*config.ServerDir, error) {
-	path, err := dir()
-	if err != nil {
-		return nil, err
-	}
-	return config.LoadServer(path)
-}

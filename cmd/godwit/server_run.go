@@ -19,7 +19,7 @@ func newServerRun() *cobra.Command {
 		Short: "Run the server until it is told to stop",
 		Args:  takes(),
 	}
-	dir, log := dirFlag(cmd, "server"), logFlag(cmd)
+	dir, settings := dirFlag(cmd, "server"), settingFlags(cmd, "server")
 	profiled := profileFlag(cmd)
 	ikeLife, childLife := lifetimeFlags(cmd)
 	keys := keyLogFlag(cmd)
@@ -29,14 +29,11 @@ func newServerRun() *cobra.Command {
 			return err
 		}
 		defer stop()
-		d, err := loadServer(dir)
+		d, err := loadServer(dir, settings()...)
 		if err != nil {
-			return err
+			return flagError(cmd, err)
 		}
-		logger, err := log(d.Config.LogLevel)
-		if err != nil {
-			return err
-		}
+		logger := newLogger(cmd, d.Config.LogLevel)
 		d.Logger = logger
 		sc := serverConfig(d, logger)
 		policy := egressPolicy(d)

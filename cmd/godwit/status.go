@@ -31,7 +31,7 @@ func newStatus() *cobra.Command {
 		body, err := askControl(cmd.Context(), filepath.Join(path, controlSocket), "GET", "/status")
 		if errors.Is(err, errNoClient) {
 			// A folder that is not set up needs another remedy.
-			if _, err := config.LoadClient(path); err != nil {
+			if _, err := loadClient(dir); err != nil {
 				return err
 			}
 			return &config.Error{What: "no client is running", Where: path, Do: "start it with godwit client run, or name its folder with --dir", Err: err}
