@@ -34,6 +34,9 @@ type Gateway struct {
 	CertificateKey crypto.Signer       // with its key,
 	Roots          []*x509.Certificate // and the roots of the gateway's
 
+	Login       *ike.Login // a name and a password, with Roots or
+	SystemRoots bool       // the authorities that this system trusts
+
 	PrivateKey ed25519.PrivateKey // a raw public key,
 	PeerKey    ed25519.PublicKey  // with the gateway's, pinned
 }
@@ -42,6 +45,7 @@ func (g *Gateway) check() error {
 	switch {
 	case len(g.Local.Data) == 0:
 		return errors.New("an own identity is needed")
+	case g.Login != nil && (len(g.Roots) > 0 || g.SystemRoots && g.Remote != nil):
 	case len(g.Certificates) > 0 && g.CertificateKey != nil && len(g.Roots) > 0:
 	case len(g.PSK) == 0 && (g.PrivateKey == nil || g.PeerKey == nil):
 		return errors.New("a shared key, a certificate with roots, or a pair of keys is needed")
@@ -83,11 +87,13 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			Certificates:   g.Certificates,
 			CertificateKey: g.CertificateKey,
 			Roots:          g.Roots,
+			SystemRoots:    g.SystemRoots,
 
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,
 		},
 		PeerKey: g.PeerKey,
+		Login:   g.Login,
 		Remote:  g.Remote,
 		Request: request,
 	}, now)
@@ -98,6 +104,10 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 func (g *Gateway) refusal(server string, err error) error {
 	var n *ike.NotifyError
 	switch {
+	case errors.Is(err, ike.ErrLogin):
+		return fmt.Errorf("%s refuses user %q: the name or the password is wrong", server, g.Login.Name)
+	case errors.Is(err, ike.ErrLoginMethod):
+		return fmt.Errorf("%s wants another way to log in than EAP-MSCHAPv2: allow that at the gateway", server)
 	case errors.As(err, &n):
 	case errors.Is(err, ike.ErrAuthentication), errors.Is(err, ike.ErrPeerKey):
 		return fmt.Errorf("%s did not prove to be the gateway that it should be (%v): compare identity and secret with its settings", server, err)

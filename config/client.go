@@ -17,7 +17,7 @@ func ParseClient(file string, data []byte, over ...Override) (*Client, error) {
 // client reads a whole client.toml.
 func (t *table) client() (*Client, error) {
 	if g := t.gateway(); g != nil {
-		c := &Client{Gateway: g, Name: g.Local, Server: g.Server}
+		c := &Client{Gateway: g, Name: cmp.Or(g.Local, g.User), Server: g.Server}
 		c.Encapsulations = []string{"udp"}
 		if err := t.local(c); err != nil {
 			return nil, err

@@ -324,7 +324,7 @@ func (d *ServerDir) LookupUser(identity string, now time.Time) (*ClientRecord, e
 }
 
 // AddUser makes a user of IKEv2 clients that are not godwit: r says name,
-// identity, and either shared key or password. It gets the next free inner
+// identity, and one of shared key, password hash or certificate. It gets the next free inner
 // addresses. A name or identity in use gives an *Error.
 func (d *ServerDir) AddUser(r ClientRecord, now time.Time) (*ClientRecord, error) {
 	if err := CheckName(r.Name); err != nil {

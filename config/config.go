@@ -143,7 +143,7 @@ type ClientRecord struct {
 	Identity  string            // what a user's IKEv2 client calls itself; empty for godwit clients
 	PSK       string            // a user's shared key; empty if there is none
 	Certified bool              // a user proves itself by a certificate that bears its identity
-	Password  string            // a user's password for EAP; empty if there is none
+	NTHash    []byte            // of the password that a user logs in with by EAP, 16 bytes; nil if there is none
 	Inner4    netip.Addr
 	Inner6    netip.Addr
 	Created   time.Time

@@ -8,22 +8,17 @@ import (
 )
 
 // CertificateFiles are the files of an end that proves itself by a certificate,
-// in PEM, and that of the authorities it trusts.
+// in PEM, and that of the authorities it trusts. Empty ones are not there.
 type CertificateFiles struct {
 	Certificate string // the end's own, and those between it and a root
-	Key         string
+	Key         string // there if Certificate is
 	CA          string // roots
-}
-
-// complete tells whether all three are named, or none.
-func (f CertificateFiles) complete() bool {
-	return (f.Certificate == "") == (f.Key == "") && (f.Key == "") == (f.CA == "")
 }
 
 // Credentials are what CertificateFiles hold.
 type Credentials struct {
-	Certificate tls.Certificate
-	Roots       []*x509.Certificate
+	Certificate tls.Certificate     // zero if there is none
+	Roots       []*x509.Certificate // nil if no file was named
 }
 
 // certificateFiles reads the three keys.
@@ -33,8 +28,8 @@ func (t *table) certificateFiles() CertificateFiles {
 		Key:         t.text("certificate_key_file", "vpn.key"),
 		CA:          t.text("ca_file", "ca.crt"),
 	}
-	if !f.complete() {
-		t.fail("certificate_file", "certificates take three files", "give certificate_file, certificate_key_file and ca_file, or none of them")
+	if (f.Certificate == "") != (f.Key == "") {
+		t.fail("certificate_file", "a certificate and its key are two files", "give certificate_file and certificate_key_file, or none of them")
 	}
 	return f
 }
@@ -47,37 +42,42 @@ func in(dir, name string) string {
 	return filepath.Join(dir, name)
 }
 
-// load reads the files, which lie in dir.
+// load reads the files, which lie in dir; nil if none is named.
 func (f CertificateFiles) load(dir string) (*Credentials, error) {
-	if f.Certificate == "" {
+	if f == (CertificateFiles{}) {
 		return nil, nil
 	}
-	certFile, keyFile, caFile := in(dir, f.Certificate), in(dir, f.Key), in(dir, f.CA)
-	key, err := readSecret(keyFile)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := readFile(certFile)
-	if err != nil {
-		return nil, cannotRead(certFile, err)
-	}
-	ca, err := readFile(caFile)
-	if err != nil {
-		return nil, cannotRead(caFile, err)
-	}
 	c := &Credentials{}
-	if c.Certificate, err = tls.X509KeyPair(cert, key); err != nil {
-		return nil, &Error{What: "not a certificate with its key: " + oneLine(err.Error()), Where: certFile, Do: "give the certificate and its key in PEM", Err: err}
-	}
-	for block, rest := pem.Decode(ca); block != nil; block, rest = pem.Decode(rest) {
-		root, err := x509.ParseCertificate(block.Bytes)
+	if f.Certificate != "" {
+		certFile, keyFile := in(dir, f.Certificate), in(dir, f.Key)
+		key, err := readSecret(keyFile)
 		if err != nil {
-			return nil, &Error{What: "not a certificate: " + oneLine(err.Error()), Where: caFile, Do: "give the authorities' certificates in PEM", Err: err}
+			return nil, err
 		}
-		c.Roots = append(c.Roots, root)
+		cert, err := readFile(certFile)
+		if err != nil {
+			return nil, cannotRead(certFile, err)
+		}
+		if c.Certificate, err = tls.X509KeyPair(cert, key); err != nil {
+			return nil, &Error{What: "not a certificate with its key: " + oneLine(err.Error()), Where: certFile, Do: "give the certificate and its key in PEM", Err: err}
+		}
 	}
-	if len(c.Roots) == 0 {
-		return nil, &Error{What: "no certificate in PEM", Where: caFile, Do: "give the authorities' certificates in PEM"}
+	if f.CA != "" {
+		caFile := in(dir, f.CA)
+		ca, err := readFile(caFile)
+		if err != nil {
+			return nil, cannotRead(caFile, err)
+		}
+		for block, rest := pem.Decode(ca); block != nil; block, rest = pem.Decode(rest) {
+			root, err := x509.ParseCertificate(block.Bytes)
+			if err != nil {
+				return nil, &Error{What: "not a certificate: " + oneLine(err.Error()), Where: caFile, Do: "give the authorities' certificates in PEM", Err: err}
+			}
+			c.Roots = append(c.Roots, root)
+		}
+		if len(c.Roots) == 0 {
+			return nil, &Error{What: "no certificate in PEM", Where: caFile, Do: "give the authorities' certificates in PEM"}
+		}
 	}
 	return c, nil
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"strings"
 )
@@ -11,6 +12,9 @@ import (
 // gatewayPort is where IKE goes that is encapsulated in UDP from the first
 // packet on, RFC 7296, Section 2.23.
 const gatewayPort = "4500"
+
+// PasswordVariable is where a password may be that is in no file.
+const PasswordVariable = variables + "CLIENT_GATEWAY_PASSWORD"
 
 // maxSecret bounds a shared key or a password, in bytes.
 const maxSecret = 1024
@@ -34,6 +38,12 @@ type Gateway struct {
 	PSKFile string // a shared key, in the file's first line
 
 	Certificates CertificateFiles // of both ends' authorities
+
+	// User logs in with a password, which is in the first line of PasswordFile,
+	// or in the environment variable PasswordVariable if that is empty. The
+	// gateway shows a certificate of Certificates.CA, or if that is empty of an
+	// authority that this system trusts.
+	User, PasswordFile string
 
 	ServerKey ed25519.PublicKey // the gateway's raw public key,
 	KeyFile   string            // and this client's private key, in PEM
@@ -66,12 +76,27 @@ func (t *table) gateway() *Gateway {
 		s.declare(Text, "server_key", "key_file")
 	}
 	g.Certificates = s.certificateFiles()
+	g.User, g.PasswordFile = s.text("user", "carol"), s.text("password_file", "gateway.password")
 	if len(s.values) > 0 {
 		s.err = s.done() // a key mistyped tells more than one missing
 	}
-	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil) + btoi(g.Certificates.Certificate != ""); {
+	certified := g.Certificates.Certificate != ""
+	switch ways := btoi(g.PSKFile != "") + btoi(g.ServerKey != nil) + btoi(certified) + btoi(g.User != ""); {
 	case ways != 1:
-		s.fail("psk_file", strconv.Itoa(ways)+" ways to prove who is who", "give one of psk_file, certificate_file or server_key")
+		s.fail("psk_file", strconv.Itoa(ways)+" ways to prove who is who", "give one of user, psk_file, certificate_file or server_key")
+	case certified && g.Certificates.CA == "":
+		s.fail("ca_file", "a key is missing", "name the file with the root of the gateway's certificate, such as ca_file = \"ca.crt\"")
+	case g.Certificates.CA != "" && !certified && g.User == "":
+		s.fail("ca_file", "of no use without user or certificate_file", "remove it, or give one of them")
+	case g.PasswordFile != "" && g.User == "":
+		s.fail("user", "a key is missing", "add a line such as user = \"carol\"")
+	case len(g.User) > 256:
+		s.fail("user", "longer than 256 bytes", "write the name as the gateway knows it")
+	case g.User != "":
+		// The system's authorities vouch for anyone, so it has to be said whom.
+		if g.Identity == "" {
+			g.Identity, _, _ = net.SplitHostPort(g.Server)
+		}
 	case g.Local == "" && g.ServerKey == nil:
 		s.fail("local", "a key is missing", "add a line such as local = \"carol@example.org\"")
 	}
@@ -90,7 +115,8 @@ func btoi(b bool) int {
 type GatewaySecret struct {
 	PSK         []byte
 	Key         ed25519.PrivateKey
-	Credentials *Credentials
+	Credentials *Credentials // Roots alone for a user with a password; nil for the system's
+	Password    []byte
 }
 
 // load reads the files that g names.
@@ -100,10 +126,26 @@ func (g *Gateway) load(dir string) (s GatewaySecret, err error) {
 		s.PSK, err = readLine(in(dir, g.PSKFile))
 	case g.KeyFile != "":
 		s.Key, err = readKey(in(dir, g.KeyFile))
+	case g.User != "":
+		if s.Password, err = g.password(dir); err == nil {
+			s.Credentials, err = g.Certificates.load(dir)
+		}
 	default:
 		s.Credentials, err = g.Certificates.load(dir)
 	}
 	return s, err
+}
+
+// password reads the user's password.
+func (g *Gateway) password(dir string) ([]byte, error) {
+	if g.PasswordFile != "" {
+		return readLine(in(dir, g.PasswordFile))
+	}
+	p := os.Getenv(PasswordVariable)
+	if p == "" || len(p) > maxSecret {
+		return nil, &Error{What: "no password for user " + g.User, Where: "client.toml, [gateway], password_file", Do: "name a file whose first line is the password, or set " + PasswordVariable + " in the environment"}
+	}
+	return []byte(p), nil
 }
 
 // readLine reads a secret: a file's first line.

@@ -20,8 +20,8 @@ type IKEv2 struct {
 	Listen []netip.AddrPort
 	// DNS is handed out; none means the server's own inner address.
 	DNS []netip.Addr
-	// Certificates are the server's, and the authorities of users' ones; none
-	// means shared keys alone.
+	// Certificates are the server's, with which users can log in by password,
+	// and the authorities of users' ones; none means shared keys alone.
 	Certificates CertificateFiles
 }
 
@@ -59,6 +59,9 @@ func (t *table) ikev2(server *Server) *IKEv2 {
 		k.DNS = append(k.DNS, a)
 	}
 	k.Certificates = s.certificateFiles()
+	if k.Certificates.CA != "" && k.Certificates.Certificate == "" {
+		s.fail("ca_file", "users' certificates are answered by one of the server", "give certificate_file and certificate_key_file too, or remove ca_file")
+	}
 	t.join(s)
 	return k
 }

@@ -113,7 +113,7 @@ func (o Override) value(k Kind) any {
 // that looks like ours and is not gives an *Error.
 func Environment(role string, environ []string) ([]Override, error) {
 	byName := map[string]Key{}
-	var all []string
+	all := []string{PasswordVariable}
 	for _, r := range roles {
 		all = append(all, DirVariable(r))
 		for _, k := range Keys(r) {
@@ -134,7 +134,7 @@ func Environment(role string, environ []string) ([]Override, error) {
 			continue
 		}
 		if slices.Contains(all, name) {
-			continue // the other role's
+			continue // the other role's, or no setting
 		}
 		similar := Suggest(name, all)
 		mine := strings.HasPrefix(name, variables+strings.ToUpper(role)+"_")

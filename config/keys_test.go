@@ -28,6 +28,7 @@ var samples = map[string]map[string]string{
 		"gateway.server": "other.example.org:4500", "gateway.identity": "other", "gateway.local": "other@example.org",
 		"gateway.psk_file": "other.psk", "gateway.server_key": "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "gateway.key_file": "other.key",
 		"gateway.certificate_file": "a.crt", "gateway.certificate_key_file": "a.key", "gateway.ca_file": "b.crt",
+		"gateway.user": "dave", "gateway.password_file": "other.password",
 	},
 }
 
@@ -40,6 +41,8 @@ func base(role, key string) string {
 		return minimalServer
 	case strings.HasPrefix(key, "gateway.c"):
 		return "[gateway]\nserver = \"a\"\nlocal = \"b\"\ncertificate_file = \"x\"\ncertificate_key_file = \"y\"\nca_file = \"z\"\n"
+	case key == "gateway.user" || key == "gateway.password_file":
+		return "[gateway]\nserver = \"a\"\nuser = \"carol\"\n"
 	case key == "gateway.server_key" || key == "gateway.key_file":
 		return "[gateway]\nserver = \"a\"\nserver_key = \"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"\n"
 	case strings.HasPrefix(key, "gateway."):

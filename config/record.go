@@ -2,6 +2,8 @@ package config
 
 import (
 	"encoding/base64"
+	"encoding/hex"
+	"strings"
 	"time"
 )
 
@@ -11,10 +13,10 @@ func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 	r := &ClientRecord{Name: name}
 	if t.has("identity") {
 		r.Identity = t.need("identity", "carol@example.org")
-		r.PSK, r.Password = t.text("psk", "a secret"), t.text("password", "a secret")
+		r.PSK, r.NTHash = t.text("psk", "a secret"), t.ntHash("nt_hash")
 		r.Certified = t.flag("certificate", false)
-		if btoi(r.PSK != "")+btoi(r.Password != "")+btoi(r.Certified) != 1 {
-			t.fail("psk", "a user needs one of psk, password or certificate", "remove the user and add it again")
+		if btoi(r.PSK != "")+btoi(r.NTHash != nil)+btoi(r.Certified) != 1 {
+			t.fail("psk", "a user needs one of psk, nt_hash or certificate", "remove the user and add it again")
 		}
 	} else {
 		r.PublicKey = t.publicKey("public_key")
@@ -41,8 +43,8 @@ func (r *ClientRecord) encode() []byte {
 		if r.Certified {
 			lines = append(lines, line{"", "certificate", true})
 		}
-		if r.Password != "" {
-			lines = append(lines, line{"", "password", r.Password})
+		if r.NTHash != nil {
+			lines = append(lines, line{"Of the password. As good as the password itself for whoever reads it.", "nt_hash", hex.EncodeToString(r.NTHash)})
 		}
 	}
 	lines = append(lines, []line{
@@ -56,4 +58,18 @@ func (r *ClientRecord) encode() []byte {
 		lines = append(lines, line{"The link must be used before this.", "expires", r.Expires.UTC().Truncate(time.Second)})
 	}
 	return render("godwit client "+r.Name, lines)
+}
+
+// ntHash reads the hash of a password; an absent key gives nil.
+func (t *table) ntHash(key string) []byte {
+	s := t.text(key, strings.Repeat("0", 32))
+	if s == "" {
+		return nil
+	}
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != 16 {
+		t.fail(key, "not a password's hash", "remove the user and add it again")
+		return nil
+	}
+	return b
 }

@@ -205,6 +205,11 @@ func TestGatewayTable(t *testing.T) {
 		{"local = \"x\"\npsk_file = \"p\"", "server"},
 		{"server = \"x y\"\nlocal = \"y\"\npsk_file = \"p\"", "neither a name nor an address"},
 		{"server = \"x\"\nlocal = \"y\"\npsk_fil = \"p\"", "did you mean psk_file"},
+		{"server = \"x\"\nuser = \"carol\"\npsk_file = \"p\"", "2 ways"},
+		{"server = \"x\"\nlocal = \"y\"\npsk_file = \"p\"\npassword_file = \"p\"", "user"},
+		{"server = \"x\"\nlocal = \"y\"\npsk_file = \"p\"\nca_file = \"p\"", "of no use"},
+		{"server = \"x\"\nlocal = \"y\"\ncertificate_file = \"p\"\ncertificate_key_file = \"p\"", "ca_file"},
+		{"server = \"x\"\nlocal = \"y\"\ncertificate_file = \"p\"\nca_file = \"p\"", "two files"},
 	} {
 		if _, err := ParseClient("client.toml", []byte("[gateway]\n"+tt.text+"\n")); err == nil || !strings.Contains(err.Error(), tt.says) {
 			t.Errorf("%q gives %v, which does not say %q", tt.text, err, tt.says)

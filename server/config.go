@@ -77,6 +77,7 @@ type User struct {
 	Inner4, Inner6 netip.Addr // fixed inner addresses out of the pools
 	PSK            ike.Secret // of a guest that proves itself by a shared key
 	Certificate    bool       // a guest proves itself by a certificate
+	NTHash         ike.Secret // a guest logs in by a password: eap.NTHash of it
 }
 
 // Guests are IKEv2 clients that are not godwit, such as those built into
@@ -89,10 +90,13 @@ type Guests struct {
 	Listen []netip.AddrPort
 	// Lookup finds the user that claims an identity. An error refuses it.
 	Lookup func(id ike.Identity) (*User, error)
+	// Login finds the user of a name that logs in by EAP; it takes Certificates.
+	// nil lets none in that way.
+	Login func(name string) (*User, error)
 	// DNS servers to hand out; none means the server's own inner addresses.
 	DNS []netip.Addr
-	// Certificates, CertificateKey and Roots are for users with certificates;
-	// see package ike. All or none.
+	// Certificates and CertificateKey are for users that log in by a password,
+	// and with Roots for users with certificates; see package ike.
 	Certificates   [][]byte
 	CertificateKey crypto.Signer
 	Roots          []*x509.Certificate

@@ -76,6 +76,21 @@ func (s *Server) lookupGuest(id ike.Identity) (*ike.Peer, error) {
 	return &ike.Peer{Name: u.Name, PSK: u.PSK, Certificate: u.Certificate, Local: &g.Identity, Data: find}, nil
 }
 
+// logins is how guests come in by a password; nil if they cannot.
+func (g *Guests) logins() *ike.Logins {
+	if g.Login == nil || len(g.Certificates) == 0 {
+		return nil
+	}
+	return &ike.Logins{Local: g.Identity, Lookup: func(name string) (*ike.Peer, error) {
+		find := finder(func() (*User, error) { return g.Login(name) })
+		u, err := find()
+		if err != nil {
+			return nil, err
+		}
+		return &ike.Peer{Name: u.Name, NTHash: u.NTHash, Data: find}, nil
+	}}
+}
+
 // wantsHomeAgent tells whether a configuration payload is about registrations:
 // only between two godwits.
 func wantsHomeAgent(c ike.Configuration) bool {

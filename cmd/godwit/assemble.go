@@ -81,7 +81,17 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 			if err != nil {
 				return nil, err
 			}
-			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6, PSK: ike.Secret(r.PSK), Certificate: r.Certified}, nil
+			return guest(r), nil
+		},
+		Login: func(name string) (*server.User, error) {
+			// A name that nobody has may cause a reading of the folder; so that
+			// this tells nothing, every name does.
+			_, _ = d.LookupUser("", time.Now())
+			r, err := d.LookupUser(name, time.Now())
+			if err != nil {
+				return nil, err
+			}
+			return guest(r), nil
 		},
 		Router: &egress.Router{
 			Policy:   egressPolicy(d),
@@ -94,6 +104,14 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 		g.CertificateKey, _ = c.Certificate.PrivateKey.(crypto.Signer) // all of crypto/tls are
 	}
 	return g, nil
+}
+
+// guest is a record as package server takes it.
+func guest(r *config.ClientRecord) *server.User {
+	return &server.User{
+		Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6,
+		PSK: ike.Secret(r.PSK), Certificate: r.Certified, NTHash: ike.Secret(r.NTHash),
+	}
 }
 
 // egressPolicy is what clients may reach.
@@ -179,15 +197,23 @@ func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
 		return nil, nil
 	}
 	g := &client.Gateway{PSK: d.Secret.PSK, PrivateKey: d.Secret.Key, PeerKey: c.ServerKey}
+	if c.User != "" {
+		g.Login = &ike.Login{Name: c.User, Password: d.Secret.Password}
+		g.SystemRoots = d.Secret.Credentials == nil
+	}
 	if s := d.Secret.Credentials; s != nil {
 		g.Certificates, g.Roots = s.Certificate.Certificate, s.Roots
 		g.CertificateKey, _ = s.Certificate.PrivateKey.(crypto.Signer) // all of crypto/tls are
+	}
+	local := c.Local
+	if _, err := ike.ParseIdentity(c.User); local == "" && err == nil {
+		local = c.User // who logs in by name may call itself anything
 	}
 	for _, id := range []struct {
 		key, text string
 		set       func(ike.Identity)
 	}{
-		{"local", c.Local, func(i ike.Identity) { g.Local = i }},
+		{"local", local, func(i ike.Identity) { g.Local = i }},
 		{"identity", c.Identity, func(i ike.Identity) { g.Remote = &i }},
 	} {
 		if id.text == "" {
@@ -199,7 +225,11 @@ func gatewayConfig(d *config.ClientDir) (*client.Gateway, error) {
 		}
 		id.set(i)
 	}
-	if c.Local == "" {
+	switch {
+	case local != "":
+	case c.User != "":
+		g.Local = ike.Identity{Type: ike.IDKeyID, Data: []byte(c.User)}
+	default:
 		id, err := ike.KeyIdentity(d.Secret.Key.Public().(ed25519.PublicKey))
 		if err != nil {
 			return nil, err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/ipsec/eap"
 	"github.com/godwit-net/godwit/ipsec/ike"
 )
 
@@ -24,13 +25,21 @@ func newServerUserAdd() *cobra.Command {
 		Short: "Make a user of an IKEv2 client and print what to enter there",
 		Long: `Makes a user of an IKEv2 client that is not godwit, such as those built into
 phones, and prints what has to be entered there. The table [ikev2] in server.toml
-lets such clients in. Remove a user with "godwit server remove NAME".`,
+lets such clients in. Remove a user with "godwit server remove NAME".
+
+With --password the user logs in by name and password, as Windows, macOS, iOS and
+Android can (EAP-MSCHAPv2); the server then needs a certificate in that table. The
+password is kept as its NT hash.`,
+		Example: `  godwit server user add carol --password
+  godwit server user add carol --id carol@example.org
+  godwit server user add carol --password --secret-stdin < password.txt`,
 		Args: takes("NAME"),
 	}
 	dir := dirFlag(cmd, "server")
 	id := cmd.Flags().String("id", "", "what the client calls itself (default NAME)")
 	certificate := cmd.Flags().Bool("certificate", false, "the user proves itself by a certificate that bears the identity, instead of a shared secret")
-	stdin := cmd.Flags().Bool("secret-stdin", false, "read the secret from standard input instead of making one")
+	password := cmd.Flags().Bool("password", false, "the user logs in by its identity and a password, instead of a shared secret")
+	stdin := cmd.Flags().Bool("secret-stdin", false, "read the secret or the password from standard input instead of making one")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		d, err := loadServer(dir)
 		if err != nil {
@@ -44,18 +53,25 @@ lets such clients in. Remove a user with "godwit server remove NAME".`,
 		if err != nil {
 			return usage(cmd, "wrong identity: "+err.Error(), "write a name, a mail address or an IP address")
 		}
-		if *certificate && *stdin {
-			return usage(cmd, "both --certificate and --secret-stdin", "give one of them")
+		if *certificate && (*stdin || *password) {
+			return usage(cmd, "--certificate together with a secret or a password", "give one of them")
 		}
 		secret := rand.Text()
-		if *certificate {
-			secret = ""
-		} else if *stdin {
+		if *stdin && !*certificate {
 			if secret, err = secretFrom(cmd.InOrStdin()); err != nil {
 				return err
 			}
 		}
-		r, err := d.AddUser(config.ClientRecord{Name: args[0], Identity: parsed.String(), PSK: secret, Certified: *certificate}, time.Now())
+		record := config.ClientRecord{Name: args[0], Identity: parsed.String(), Certified: *certificate}
+		switch {
+		case *certificate:
+			secret = ""
+		case *password:
+			record.NTHash = eap.NTHash(eap.Secret(secret))
+		default:
+			record.PSK = secret
+		}
+		r, err := d.AddUser(record, time.Now())
 		if err != nil {
 			return err
 		}
@@ -64,12 +80,19 @@ lets such clients in. Remove a user with "godwit server remove NAME".`,
 		if k := d.Config.IKEv2; k != nil {
 			server = k.Identity
 		}
-		fmt.Fprintf(out, "server and its identity: %s\nlocal identity: %s\n", server, r.Identity)
-		if secret != "" && !*stdin {
-			fmt.Fprintf(out, "shared secret: %s\n", secret)
+		who, what := "local identity", "shared secret"
+		if *password {
+			who, what = "user name", "password"
 		}
-		if d.Config.IKEv2 == nil {
+		fmt.Fprintf(out, "server and its identity: %s\n%s: %s\n", server, who, r.Identity)
+		if secret != "" && !*stdin {
+			fmt.Fprintf(out, "%s: %s\n", what, secret)
+		}
+		switch {
+		case d.Config.IKEv2 == nil:
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server does not let such clients in yet: add the line [ikev2] at the end of server.toml and start it again\n")
+		case *password && d.Config.IKEv2.Certificates.Certificate == "":
+			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server has no certificate to prove itself by yet: add certificate_file and certificate_key_file below [ikev2] in server.toml and start it again\n")
 		}
 		return nil
 	}

@@ -18,9 +18,14 @@ import (
 // ErrFormat tells of bytes that are no EAP packet, or not one of ours.
 var ErrFormat = errors.New("malformed EAP packet")
 
-// ErrRefused tells that the other end did not accept the password, or did not
-// prove that it knows it.
-var ErrRefused = errors.New("EAP authentication failed")
+// ErrRefused tells that the name or the password is wrong.
+var ErrRefused = errors.New("wrong name or password")
+
+// ErrProof tells a peer that the server did not prove to know the password.
+var ErrProof = errors.New("the server does not know the password")
+
+// ErrMethod tells a peer that the server insists on another method than MSCHAPv2.
+var ErrMethod = errors.New("the server wants another EAP method than MSCHAPv2")
 
 // A Secret is a password or key. It never shows in logs or in %v.
 type Secret []byte

@@ -27,7 +27,7 @@ func TestVectors(t *testing.T) {
 			t.Fatalf("challenge for %s: %x", name, c)
 		}
 	}
-	hash := ntHash([]byte("clientPass"))
+	hash := NTHash(Secret("clientPass"))
 	if !bytes.Equal(hash, unhex(t, "44ebba8d5312b8d611474411f56989ae")) {
 		t.Fatalf("password hash %x", hash)
 	}
@@ -47,8 +47,8 @@ func TestVectors(t *testing.T) {
 }
 
 func newServer() *Server {
-	return &Server{Name: "gateway", Password: func(name string) (Secret, bool) {
-		return Secret("päss"), name == "carol"
+	return &Server{Name: "gateway", Hash: func(name string) (Secret, bool) {
+		return NTHash(Secret("päss")), name == "carol"
 	}}
 }
 
@@ -115,7 +115,7 @@ func TestFalseServer(t *testing.T) {
 		if _, _, err := p.Receive(challenge); err != nil {
 			t.Fatal(err)
 		}
-		if _, done, err := p.Receive(b); !done || !errors.Is(err, ErrRefused) || p.MSK() != nil {
+		if _, done, err := p.Receive(b); !done || !errors.Is(err, ErrProof) || p.MSK() != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
@@ -127,6 +127,9 @@ func TestNak(t *testing.T) {
 	b, done, err := p.Receive(Packet{Code: CodeRequest, ID: 7, Type: 13}.Append(nil))
 	if want := []byte{2, 7, 0, 6, 3, 26}; done || err != nil || !bytes.Equal(b, want) {
 		t.Fatalf("%x, %v, %v", b, done, err)
+	}
+	if _, done, err := p.Receive(Packet{Code: CodeFailure, ID: 7}.Append(nil)); !done || !errors.Is(err, ErrMethod) {
+		t.Fatalf("%v, %v", done, err)
 	}
 }
 

@@ -33,10 +33,16 @@ func hashOf(parts ...[]byte) []byte {
 	return h.Sum(nil)
 }
 
-// ntHash is NtPasswordHash: MD4 of the password in UTF-16LE. RFC 2759, Section 8.3
-func ntHash(password []byte) []byte {
+// NTHashLen is the length of an NTHash, in bytes.
+const NTHashLen = 16
+
+// NTHash is NtPasswordHash: MD4 of the password, which is UTF-8, in UTF-16LE (RFC
+// 2759, Section 8.3). A server needs no more than this to check the password. Who
+// steals it can log in as the user, here and wherever else MSCHAPv2 is spoken, but
+// does not learn the password.
+func NTHash(password Secret) Secret {
 	h := md4.New()
-	for _, u := range utf16.Encode([]rune(string(password))) {
+	for _, u := range utf16.Encode([]rune(string([]byte(password)))) {
 		h.Write(binary.LittleEndian.AppendUint16(nil, u))
 	}
 	return h.Sum(nil)

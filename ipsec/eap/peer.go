@@ -19,6 +19,7 @@ type Peer struct {
 	verified bool
 	success  bool
 	refused  bool
+	nak      bool // the server wanted a method that we do not know
 }
 
 // MSK is the key that both ends have once the server's Success came; else nil.
@@ -31,7 +32,8 @@ func (p *Peer) MSK() Secret {
 
 // Receive takes the server's packet and gives the answer, nil when there is
 // none: done is set at the end. The error is ErrRefused when the server took the
-// password for wrong or did not prove to know it, ErrFormat for nonsense.
+// password for wrong, ErrProof when it did not prove to know it, ErrMethod when it
+// insists on another method, ErrFormat for nonsense.
 func (p *Peer) Receive(b []byte) (answer []byte, done bool, err error) {
 	k, err := Parse(b)
 	if err != nil {
@@ -42,11 +44,14 @@ func (p *Peer) Receive(b []byte) (answer []byte, done bool, err error) {
 	}
 	switch k.Code {
 	case CodeFailure:
+		if p.expected == "" && p.nak {
+			return nil, true, ErrMethod
+		}
 		return nil, true, ErrRefused
 	case CodeSuccess:
 		// Not before the server has proven itself: an attacker could send it.
 		if !p.verified {
-			return nil, true, ErrRefused
+			return nil, true, ErrProof
 		}
 		p.success = true
 		return nil, true, nil
@@ -64,6 +69,7 @@ func (p *Peer) Receive(b []byte) (answer []byte, done bool, err error) {
 	case TypeMSCHAPv2:
 	default:
 		// "the desired authentication Type". RFC 3748, Section 5.3.1
+		p.nak = true
 		return reply(TypeNak, []byte{TypeMSCHAPv2})
 	}
 	op, id, data, err := parseOperation(k.Data)
@@ -75,7 +81,7 @@ func (p *Peer) Receive(b []byte) (answer []byte, done bool, err error) {
 		return reply(TypeMSCHAPv2, p.respond(id, data[1:1+challengeLen]))
 	case op == opSuccess && p.expected != "":
 		if len(data) < len(p.expected) || subtle.ConstantTimeCompare(data[:len(p.expected)], []byte(p.expected)) != 1 {
-			return nil, true, ErrRefused
+			return nil, true, ErrProof
 		}
 		p.verified = true
 		return reply(TypeMSCHAPv2, []byte{opSuccess})
@@ -96,7 +102,7 @@ func (p *Peer) respond(id uint8, challenge []byte) []byte {
 		rand.Read(mine)
 	}
 	name := p.Name[:min(len(p.Name), maxName)]
-	hash := ntHash(p.Password)
+	hash := NTHash(p.Password)
 	c := challengeHash(mine, challenge, name)
 	response := ntResponse(c, hash)
 	p.expected = authenticatorResponse(hash, response, c)

@@ -12,9 +12,10 @@ import (
 type Server struct {
 	// Name is what the server calls itself in the challenge.
 	Name string
-	// Password finds a user's password; ok is false for names nobody has. The
-	// name is as the peer sent it, less the domain before a backslash.
-	Password func(name string) (password Secret, ok bool)
+	// Hash finds the NTHash of a user's password; ok is false for names nobody
+	// has, and for those that may not try now. The name is as the peer sent it,
+	// less the domain before a backslash. It is called once at most.
+	Hash func(name string) (hash Secret, ok bool)
 	// Random is crypto/rand.Reader by default.
 	Random io.Reader
 
@@ -22,6 +23,8 @@ type Server struct {
 	state     serverState
 	rounds    int
 	challenge []byte
+	tried     string
+	refused   bool
 	user      string
 	msk       Secret
 }
@@ -56,6 +59,14 @@ func (s *Server) random(n int) []byte {
 
 // User is who proved the password; empty before.
 func (s *Server) User() string { return s.user }
+
+// Refused tells that a wrong password or an unknown name came. The peer is told,
+// and may answer or not.
+func (s *Server) Refused() bool { return s.refused }
+
+// Tried is the name whose password was tried, right or not, for the log; empty
+// before.
+func (s *Server) Tried() string { return s.tried }
 
 // MSK is the key that both ends have once Receive gave a Success packet; else nil.
 func (s *Server) MSK() Secret {
@@ -123,16 +134,16 @@ func (s *Server) check(data []byte) ([]byte, bool, error) {
 	}
 	name := string(data[1+responseLen:])
 	user := bareName(name)
-	password, known := s.Password(user)
-	if !known {
+	s.tried = user
+	hash, known := s.Hash(user)
+	if known = known && len(hash) == NTHashLen; !known {
 		// As much work as for a name that exists.
-		password = s.random(16)
+		hash = s.random(NTHashLen)
 	}
-	hash := ntHash(password)
 	challenge := challengeHash(data[1:17], s.challenge, name)
 	shown, want := data[25:49], ntResponse(challenge, hash)
 	if subtle.ConstantTimeCompare(shown, want) != 1 || !known {
-		s.state = serverRefusing
+		s.state, s.refused = serverRefusing, true
 		// E=691: authentication failure; R=0: no other attempt. RFC 2759, Section 6
 		text := "E=691 R=0 C=" + strings.ToUpper(hex.EncodeToString(s.random(challengeLen))) + " V=3 M=Wrong name or password"
 		return s.ask(operation(opFailure, s.id, []byte(text))), false, nil

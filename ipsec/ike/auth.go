@@ -148,14 +148,18 @@ func findID(ps []message.Payload, t message.PayloadType) *message.ID {
 //	    AUTH, [CP(CFG_REQUEST),] SAi2, TSi, TSr} -->
 func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	id := s.c.Local.payload(false)
-	certificate := len(s.c.Certificates) > 0
-	usePSK := !certificate && (s.c.PrivateKey == nil || !s.first.ed25519 && len(s.c.PSK) > 0)
-	proof, err := s.prove(sa, id, usePSK, certificate, s.c.PSK)
-	if err != nil {
-		s.close(now, err)
-		return
+	ps := []message.Payload{id}
+	var auth []message.Payload // none asks for EAP
+	if s.ini.Login == nil {
+		certificate := len(s.c.Certificates) > 0
+		usePSK := !certificate && (s.c.PrivateKey == nil || !s.first.ed25519 && len(s.c.PSK) > 0)
+		proof, err := s.prove(sa, id, usePSK, certificate, s.c.PSK)
+		if err != nil {
+			s.close(now, err)
+			return
+		}
+		ps, auth = append(ps, proof[:len(proof)-1]...), proof[len(proof)-1:]
 	}
-	ps := append([]message.Payload{id}, proof[:len(proof)-1]...)
 	// One client, one IKE SA: whatever is left of an earlier life may go.
 	ps = append(ps, &message.Notify{NotifyType: message.InitialContact})
 	ps = append(ps, s.mobikeOffer()...)
@@ -166,13 +170,16 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	if s.ini.Remote != nil {
 		ps = append(ps, s.ini.Remote.payload(true))
 	}
-	ps = append(ps, proof[len(proof)-1])
+	ps = append(ps, auth...)
 	if s.ini.Request != nil {
 		ps = append(ps, s.ini.Request.payload(message.ConfigRequest))
 	}
 	r := &request{kind: reqAuth, spi: s.c.NewSPI(), tsi: s.ini.TSi, tsr: s.ini.TSr}
 	r.offered = offer(s.c.ESPProposals, message.ProtocolESP, spiBytes(r.spi), false)
 	ps = append(ps, r.offered, &message.TS{Selectors: r.tsi}, &message.TS{Responder: true, Selectors: r.tsr})
+	if s.ini.Login != nil {
+		s.startLogin(r, id)
+	}
 	s.send(now, sa, r, ps)
 }
 
@@ -180,6 +187,10 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 //
 //	<-- HDR, SK {IDr, [CERT,] AUTH, [CP(CFG_REPLY),] SAr2, TSi, TSr}
 func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []message.Payload, rtt time.Duration) {
+	if s.login != nil {
+		s.loginResponse(now, sa, ps, rtt)
+		return
+	}
 	id := findID(ps, message.TypeIDr)
 	auth, _ := message.Find[*message.Auth](ps)
 	refused := message.FindError(ps)
@@ -195,7 +206,13 @@ func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []messag
 		s.farewell(now, sa, message.AuthenticationFailed, err)
 		return
 	}
-	if refused != nil {
+	s.takeFirstChild(now, sa, r, id, ps, rtt)
+}
+
+// takeFirstChild takes what a responder that has proven itself says about
+// addresses and the first Child SA; r is the request that asked for them.
+func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *message.ID, ps []message.Payload, rtt time.Duration) {
+	if refused := message.FindError(ps); refused != nil {
 		// The IKE SA stands but no Child SA does (RFC 7296, Section 1.2), and
 		// without one it is of no use to us.
 		s.farewell(now, sa, 0, &NotifyError{refused.NotifyType})
@@ -222,7 +239,7 @@ func (s *Session) checkResponder(now time.Time, sa *ikeSA, id *message.ID, auth 
 	if s.ini.Remote != nil && !s.ini.Remote.equal(identity(id)) {
 		return fmt.Errorf("the peer is %q: %w", id.Data, ErrAuthentication)
 	}
-	if len(s.c.Roots) > 0 {
+	if len(s.c.Roots) > 0 || s.c.SystemRoots {
 		return s.verifyCertificate(now, sa, id, auth, ps)
 	}
 	if s.ini.PeerKey == nil {
@@ -250,10 +267,16 @@ func (s *Session) farewell(now time.Time, sa *ikeSA, t NotifyType, err error) {
 // handleAuth answers IKE_AUTH at a responder.
 func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]message.Payload, func()) {
 	rc := &s.resp.c
+	if s.login != nil {
+		return s.handleLogin(now, sa, ps)
+	}
 	id := findID(ps, message.TypeIDi)
 	auth, _ := message.Find[*message.Auth](ps)
 	if id == nil {
 		return s.fatal(now, refuse(message.InvalidSyntax, "no IDi"))
+	}
+	if auth == nil && rc.Logins != nil {
+		return s.offerLogin(now, sa, id, ps)
 	}
 	if auth == nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "no AUTH payload: %w", ErrAuthentication))
@@ -296,11 +319,16 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 	if err != nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
 	}
+	return s.admit(now, sa, peer, ps, append([]message.Payload{idr}, proof...)), nil
+}
+
+// admit takes up a peer that has proven itself; ps is the request that asks for
+// addresses and the first Child SA, reply is what our own proof is in.
+func (s *Session) admit(now time.Time, sa *ikeSA, peer *Peer, ps, reply []message.Payload) []message.Payload {
 	s.peer = peer
 	if message.FindNotify(ps, message.InitialContact) != nil {
 		s.resp.initialContact(now, s)
 	}
-	reply := append([]message.Payload{idr}, proof...)
 	more, c := s.firstChild(sa, ps)
 	reply = append(reply, more...)
 	if s.learnMOBIKE(ps); s.mobike {
@@ -314,7 +342,7 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 		s.addChild(now, c)
 	}
 	s.first = nil
-	return reply, nil
+	return reply
 }
 
 // firstChild answers the part of IKE_AUTH that is about addresses and the

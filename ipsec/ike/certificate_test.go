@@ -15,7 +15,7 @@ import (
 )
 
 // issue makes a certificate for names, signed by parent or by itself.
-func issue(t *testing.T, key crypto.Signer, parent *x509.Certificate, parentKey crypto.Signer, until time.Time, names ...string) *x509.Certificate {
+func issue(t testing.TB, key crypto.Signer, parent *x509.Certificate, parentKey crypto.Signer, until time.Time, names ...string) *x509.Certificate {
 	t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, DNSNames: names,
@@ -35,7 +35,7 @@ func issue(t *testing.T, key crypto.Signer, parent *x509.Certificate, parentKey 
 	return c
 }
 
-func ecdsaKey(t *testing.T, curve elliptic.Curve) crypto.Signer {
+func ecdsaKey(t testing.TB, curve elliptic.Curve) crypto.Signer {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(curve, rand.Reader)
 	if err != nil {

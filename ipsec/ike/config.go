@@ -26,6 +26,9 @@ const (
 	maxRetransmit = 8 * time.Second
 	// halfOpenLifetime is how long a responder waits for IKE_AUTH.
 	halfOpenLifetime = 30 * time.Second
+	// loginLifetime is how long a responder gives an initiator that logs in by
+	// name and password, which somebody may have to type.
+	loginLifetime = 2 * time.Minute
 	// linger is how long an SA that is gone still answers retransmissions: the
 	// answer that ended it may have been lost.
 	linger = 30 * time.Second
@@ -112,11 +115,24 @@ func (c *InitiatorConfig) prepare() error {
 	if err := c.Config.prepare(); err != nil {
 		return err
 	}
-	if c.PrivateKey == nil && len(c.PSK) == 0 && len(c.Certificates) == 0 {
+	if c.PrivateKey == nil && len(c.PSK) == 0 && len(c.Certificates) == 0 && c.Login == nil {
 		return errors.New("ike: neither a private key nor a shared key")
 	}
-	if c.PeerKey == nil && len(c.PSK) == 0 && len(c.Roots) == 0 {
+	if c.PeerKey == nil && len(c.PSK) == 0 && len(c.Roots) == 0 && !c.SystemRoots {
 		return errors.New("ike: neither the peer's key nor a shared key")
+	}
+	if c.SystemRoots && c.Remote == nil {
+		return errors.New("ike: the system's authorities vouch for anyone, so the peer's identity is needed")
+	}
+	if l := c.Login; l != nil {
+		// "the responder [...] authenticated [...] using public key signatures".
+		// RFC 7296, Section 2.16
+		if len(c.Roots) == 0 && !c.SystemRoots {
+			return errors.New("ike: a password goes to nobody without a certificate, so roots are needed")
+		}
+		if len(l.Name) == 0 || len(l.Name) > 256 || len(l.Password) == 0 {
+			return errors.New("ike: no name of 1 to 256 bytes, or no password")
+		}
 	}
 	if c.PeerKey != nil && len(c.PeerKey) != ed25519.PublicKeySize {
 		return fmt.Errorf("ike: peer key of %d bytes", len(c.PeerKey))
@@ -136,6 +152,9 @@ func (c *ResponderConfig) prepare() error {
 	}
 	if c.Lookup == nil {
 		return errors.New("ike: Lookup is missing")
+	}
+	if l := c.Logins; l != nil && (l.Lookup == nil || len(l.Local.Data) == 0 || len(c.Certificates) == 0) {
+		return errors.New("ike: logins need an identity, a certificate and a lookup")
 	}
 	if len(c.TSi) == 0 {
 		c.TSi = allSelectors()

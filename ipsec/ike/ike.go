@@ -8,7 +8,8 @@
 //
 // # Limitations
 //
-// EAP, revocation of certificates and IKEv1 are not implemented.
+// Of EAP there is MSCHAPv2 alone. Revocation of certificates and IKEv1 are not
+// implemented.
 package ike
 
 import (
@@ -96,6 +97,9 @@ type Config struct {
 	// Roots are the certification authorities that peers' certificates may come
 	// from; an initiator with Roots takes nothing but a certificate.
 	Roots []*x509.Certificate
+	// SystemRoots takes the authorities that this system trusts in place of Roots.
+	// An initiator needs InitiatorConfig.Remote with it: they vouch for anyone.
+	SystemRoots bool
 
 	// NewSPI gives an unused SPI for an inbound ESP SA; the caller owns that
 	// space. It is required.
@@ -142,6 +146,10 @@ type InitiatorConfig struct {
 	Remote  *Identity         // IDr to ask for and insist on; nil takes any that authenticates
 	PeerKey ed25519.PublicKey // pinned; required unless PSK is set
 
+	// Login proves this end's identity by name and password, once the peer has
+	// proven its own by a certificate of Roots or SystemRoots. nil has none.
+	Login *Login
+
 	Request  Configuration     // CFG_REQUEST; nil sends none
 	TSi, TSr []TrafficSelector // nil means all of IPv4 and IPv6
 }
@@ -154,6 +162,8 @@ type Peer struct {
 	// Certificate lets the peer prove itself by a certificate of Config.Roots
 	// that bears its identity.
 	Certificate bool
+	// NTHash is eap.NTHash of the password, for peers that log in by name.
+	NTHash Secret
 	// Local is what we call ourselves to this peer; Config.Local if it is nil.
 	Local *Identity
 	// Data is the caller's own.
@@ -174,6 +184,10 @@ type ResponderConfig struct {
 	// address gets FAILED_CP_REQUIRED, unless Assign is nil.
 	Assign func(p *Peer, request Configuration) (Configuration, error)
 
+	// Logins lets peers in by name and password; nil does not. It takes
+	// Config.Certificates.
+	Logins *Logins
+
 	// TSr is what this end lets peers reach, and TSi the source addresses that
 	// peers may use when Assign is nil; with Assign they may use what it gave.
 	// nil means all of IPv4 and IPv6.
@@ -185,6 +199,23 @@ type ResponderConfig struct {
 	// HalfOpenLimit bounds half-open SAs; further IKE_SA_INIT requests are
 	// dropped. 4096 by default. A half-open SA lives 30 s.
 	HalfOpenLimit int
+}
+
+// A Login is a name and a password for EAP-MSCHAPv2 (RFC 7296, Section 2.16).
+type Login struct {
+	Name     string // 1 to 256 bytes
+	Password Secret // UTF-8
+}
+
+// Logins is how a responder lets initiators in by name and password.
+type Logins struct {
+	// Local is what this end calls itself to them; its certificate bears it.
+	Local Identity
+	// Lookup finds the user of a name that came without the domain before a
+	// backslash. An error, or a Peer without NTHash, looks to the initiator as a
+	// wrong password does. What the initiator calls itself in IDi counts for
+	// nothing: it may be any address.
+	Lookup func(name string) (*Peer, error)
 }
 
 // AttributeType is a configuration attribute type, RFC 7296, Section 3.15.1.

@@ -27,6 +27,9 @@ type Responder struct {
 	byRemote map[string]map[*Session]struct{} // established, by the peer's identity
 	halfOpen int                              // sessions that never were established
 	wakes    wakeHeap
+
+	source  netip.AddrPort // of the message in hand
+	guesses guesses        // of passwords
 }
 
 // An initKey names an IKE_SA_INIT request: the initiator's SPI and the hash of
@@ -62,6 +65,7 @@ func NewResponder(c ResponderConfig) (*Responder, error) {
 // A Session that fails in IKE_AUTH reports Closed alone; one whose initiator
 // falls silent before reports nothing.
 func (r *Responder) Receive(now time.Time, msg []byte, path Path, source netip.AddrPort) {
+	r.source = source
 	h, err := message.ParseHeader(msg)
 	var version *message.VersionError
 	switch {

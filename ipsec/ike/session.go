@@ -37,6 +37,7 @@ type Session struct {
 	sa    *ikeSA   // the one that new requests use
 	sas   []*ikeSA // all of them
 	first *firstExchange
+	login *loginState // while IKE_AUTH goes by EAP
 
 	mobike        bool // both ends know MOBIKE
 	peer          *Peer
@@ -303,7 +304,7 @@ func (s *Session) close(now time.Time, err error) {
 	for _, c := range s.children {
 		s.childGone(c)
 	}
-	s.children, s.queue = nil, nil
+	s.children, s.queue, s.login = nil, nil, nil
 	s.state = stateClosed
 	s.rekeyAt = time.Time{}
 	for _, sa := range s.sas {

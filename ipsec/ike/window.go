@@ -85,7 +85,8 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 	if h.ID != sa.nextRecv || sa.state == saGone || sa.in == nil {
 		return
 	}
-	if s.state != stateEstablished && (s.state != stateInit || s.role != RoleResponder || h.Exchange != message.IKEAuth) {
+	if s.state != stateEstablished && (s.state != stateInit || s.role != RoleResponder ||
+		h.Exchange != message.IKEAuth && (s.login == nil || h.Exchange != message.Informational)) {
 		return
 	}
 	mark := sha256.Sum256(msg)
@@ -143,6 +144,8 @@ func (s *Session) handle(now time.Time, sa *ikeSA, e message.ExchangeType, ps []
 	switch {
 	case e == message.IKEAuth && s.state == stateInit:
 		return s.handleAuth(now, sa, ps)
+	case e == message.Informational && s.state == stateInit:
+		return s.loginAbandoned(now, ps)
 	case e == message.CreateChildSA && s.state == stateEstablished:
 		return s.handleCreateChild(now, sa, ps)
 	case e == message.Informational && s.state == stateEstablished:

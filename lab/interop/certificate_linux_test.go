@@ -8,6 +8,7 @@ import (
 	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -26,9 +27,12 @@ func newPKI(t *testing.T, kind string) (p pki) {
 	t.Helper()
 	key := func() (k crypto.Signer) {
 		var err error
-		if kind == "ed25519" {
+		switch kind {
+		case "ed25519":
 			_, k, err = ed25519.GenerateKey(rand.Reader)
-		} else {
+		case "rsa":
+			k, err = rsa.GenerateKey(rand.Reader, 2048)
+		default:
 			k, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 		}
 		if err != nil {

@@ -34,6 +34,12 @@ func startServer(t *testing.T, n *netns.Network, lines string, args ...string) *
 // command that makes the user.
 func startServerWith(t *testing.T, n *netns.Network, lines string, files map[string]string, user []string, args ...string) *server {
 	t.Helper()
+	return startServerUser(t, n, lines, files, sharedKey, user, args...)
+}
+
+// startServerUser is startServerWith with another secret of the user.
+func startServerUser(t *testing.T, n *netns.Network, lines string, files map[string]string, secret string, user []string, args ...string) *server {
+	t.Helper()
 	s := &server{t: t, host: n.Server, dir: t.TempDir()}
 	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
 	s.must("", "init", "--endpoint", endpoint, "--listen", endpoint, "--allow", netns.TargetNet.String())
@@ -50,7 +56,7 @@ func startServerWith(t *testing.T, n *netns.Network, lines string, files map[str
 			t.Fatal(err)
 		}
 	}
-	s.must(sharedKey, user...)
+	s.must(secret, user...)
 	s.run(args...)
 	return s
 }

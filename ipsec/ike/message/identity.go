@@ -109,7 +109,11 @@ func (c *CertRequest) appendBody(b []byte) ([]byte, error) {
 
 // Authentication methods.
 const (
+	AuthRSA              uint8 = 1 // PKCS #1 v1.5
 	AuthSharedKey        uint8 = 2
+	AuthECDSA256         uint8 = 9  // on P-256 with SHA-256, RFC 4754
+	AuthECDSA384         uint8 = 10 // on P-384 with SHA-384
+	AuthECDSA521         uint8 = 11 // on P-521 with SHA-512
 	AuthDigitalSignature uint8 = 14 // RFC 7427
 )
 
