@@ -11,6 +11,7 @@ import (
 	"crypto/x509"
 	"log/slog"
 	"net"
+	"net/http"
 	"net/netip"
 	"time"
 
@@ -34,6 +35,20 @@ type Config struct {
 	PrivateKey     ed25519.PrivateKey // what clients pin
 	TLSCertificate tls.Certificate
 	WebSocketPath  string // begins with a slash; nobody can guess it
+
+	// GetCertificate goes before TLSCertificate if it is not nil, for certificates
+	// that change. TLSProtocols are what it needs offered besides HTTP (RFC 7301).
+	GetCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)
+	TLSProtocols   []string
+
+	// Site is what visitors without a key see; an ordinary small page if it is nil.
+	// RedirectHTTP sends those who come without TLS to the same address with it.
+	Site         http.Handler
+	RedirectHTTP bool
+
+	// TrustedProxies are where reverse proxies may be that are believed when they say
+	// for whom they come, by the PROXY protocol, Forwarded or X-Forwarded-For.
+	TrustedProxies []netip.Prefix
 
 	// Pool4 and Pool6 are the inner networks; their first addresses are the server's.
 	Pool4, Pool6 netip.Prefix

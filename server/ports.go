@@ -2,18 +2,19 @@ package server
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/godwit-net/godwit/server/site"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/esp"
 	"github.com/godwit-net/godwit/transports/portmux"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
+	"github.com/godwit-net/godwit/transports/web"
 	"github.com/godwit-net/godwit/transports/websocket"
 )
 
@@ -53,24 +54,20 @@ func (s *Server) listen() (*ports, error) {
 			ln.Close()
 			return nil, errors.New("a TLS certificate is needed")
 		}
-		mux := portmux.New(ln, &tls.Config{
-			MinVersion:   tls.VersionTLS13,
-			Certificates: []tls.Certificate{s.c.TLSCertificate},
-			NextProtos:   []string{"http/1.1"},
-		})
+		mux := portmux.New(ln, portmux.Options{TLS: s.tlsConfig(), Trusted: s.trusts})
 		p.add(mux.Serve, mux.Close)
 		if has(transports.TCP) {
 			t := tcp.NewListener(mux.Raw(), s)
 			p.add(t.Serve, t.Close)
 		}
+		var mounts []web.Mount
 		if has(transports.WebSocket) {
-			w := websocket.NewListener(mux.HTTP(), websocket.ListenerOptions{
-				Path:     s.c.WebSocketPath,
-				Handler:  s,
-				CertHash: sha256.Sum256(s.c.TLSCertificate.Certificate[0]),
-			})
-			p.add(w.Serve, w.Close)
+			mounts = append(mounts, websocket.NewHandler(s.c.WebSocketPath, s))
 		}
+		w := site.New(mux.HTTP(), site.Options{
+			Content: s.c.Site, Mounts: mounts, Redirect: s.c.RedirectHTTP, Trusted: s.trusts, Logger: s.log,
+		})
+		p.add(w.Serve, w.Close)
 	}
 	if has(transports.UDP) {
 		u, err := udp.Options{NoOffload: s.c.NoOffload}.Listen(s.c.Network, p.addr, s)
@@ -93,6 +90,26 @@ func (s *Server) listen() (*ports, error) {
 		}
 	}
 	return p, nil
+}
+
+// tlsConfig is what the web server is known by. Visitors may come with TLS 1.2, as
+// to most web servers; a client of ours has 1.3 or goes away.
+func (s *Server) tlsConfig() *tls.Config {
+	c := &tls.Config{
+		Certificates:   []tls.Certificate{s.c.TLSCertificate},
+		GetCertificate: s.c.GetCertificate,
+		NextProtos:     append(site.Protocols(), s.c.TLSProtocols...),
+	}
+	if c.GetCertificate != nil {
+		c.Certificates = nil
+	}
+	return c
+}
+
+// trusts tells whether a reverse proxy is believed.
+func (s *Server) trusts(a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(s.c.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // listenESP binds a raw socket for each family that the server listens on.

@@ -27,6 +27,8 @@ var mayImport = map[string][]string{
 	"server":            {"server", "mobility", "tunnel", "transports", "ipsec"},
 	// What leaves the server knows nothing of tunnels.
 	"server/egress": {"tunnel/relay"},
+	// The web server knows the words alone; encapsulations are mounted in it.
+	"server/site": {"transports"},
 
 	"mobility":          {"mobility/regmsg", "transports", "ipsec"},
 	"mobility/regmsg":   {"transports"},
@@ -49,7 +51,7 @@ var mayImport = map[string][]string{
 	"transports/portmux":   {},
 	"transports/system":    {"transports"},
 	// What tests are made of; it runs them on the real network too.
-	"transports/transporttest": {"transports", "transports/system"},
+	"transports/transporttest": {"transports", "transports/system", "transports/web"},
 
 	"ipsec/eap":         {},
 	"ipsec/esp":         {},
@@ -73,6 +75,7 @@ var belongsTo = map[string][]string{
 	"github.com/spf13/cobra":                {"cmd"},
 	"github.com/coder/websocket":            {"transports/websocket"},
 	"github.com/refraction-networking/utls": {"transports/web"},
+	"github.com/pires/go-proxyproto":        {"transports/portmux"},
 	"github.com/things-go/go-socks5":        {"client/front", "client/forward", "server/egress"},
 	"github.com/vishvananda/netlink":        {"lab"},
 	"github.com/vishvananda/netns":          {"lab"},

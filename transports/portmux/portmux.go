@@ -1,5 +1,6 @@
 // Package portmux tells apart what arrives on one TCP port by its first bytes:
-// RFC 9329 streams, TLS and HTTP.
+// RFC 9329 streams, TLS and all else, which is a web server's. From reverse proxies
+// that are trusted it takes the PROXY protocol, versions 1 and 2.
 //
 // # Limitations
 //
@@ -7,21 +8,22 @@
 package portmux
 
 import (
-	"bytes"
 	"container/list"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 )
 
 const (
-	// patience is how long a visitor may take to say what it wants, and again
-	// for its TLS handshake.
-	patience = 10 * time.Second
+	// Patience is how long a visitor may take to say what it wants: as long as
+	// the web server that it is handed to gives for a request's header, which is
+	// told how much of that is over. See Conn.
+	Patience = 10 * time.Second
 	// maxPending bounds the visitors that are not yet handed over. The one
 	// that has waited longest makes room for a new one, so that those who say
 	// nothing keep nobody out.
@@ -32,6 +34,7 @@ const (
 type Mux struct {
 	ln        net.Listener
 	tls       *tls.Config
+	trusted   func(netip.Addr) bool
 	raw, http *side
 	wg        sync.WaitGroup
 	done      chan struct{}
@@ -41,10 +44,19 @@ type Mux struct {
 	closed  bool
 }
 
-// New makes a Mux. Without a tlsConfig TLS visitors are closed. Closing the Mux
-// closes ln.
-func New(ln net.Listener, tlsConfig *tls.Config) *Mux {
-	m := &Mux{ln: ln, tls: tlsConfig, done: make(chan struct{})}
+// Options of a Mux.
+type Options struct {
+	// TLS is for those who begin with a ClientHello; they are closed without it.
+	TLS *tls.Config
+	// Trusted tells whether a reverse proxy with an address may say, by the PROXY
+	// protocol, for whom it has come. Others' headers are bytes like any; nil
+	// trusts nobody.
+	Trusted func(netip.Addr) bool
+}
+
+// New makes a Mux. Closing the Mux closes ln.
+func New(ln net.Listener, o Options) *Mux {
+	m := &Mux{ln: ln, tls: noting(o.TLS), trusted: o.Trusted, done: make(chan struct{})}
 	m.raw, m.http = newSide(m), newSide(m)
 	return m
 }
@@ -52,8 +64,8 @@ func New(ln net.Listener, tlsConfig *tls.Config) *Mux {
 // Raw gives the streams that begin with "IKETCP", which is still to be read.
 func (m *Mux) Raw() net.Listener { return m.raw }
 
-// HTTP gives plain HTTP connections, and TLS connections as *tls.Conn with the
-// handshake done.
+// HTTP gives all others: TLS connections as *tls.Conn with the handshake still to
+// be done, beneath which there is a *Conn, and the rest as *Conn.
 func (m *Mux) HTTP() net.Listener { return m.http }
 
 // Serve runs until Close, or until the listener fails.
@@ -111,25 +123,33 @@ func (m *Mux) admit(conn net.Conn) *list.Element {
 	return m.pending.PushBack(conn)
 }
 
-// visit finds out what a visitor wants, and hands it over.
+// visit finds out what a visitor wants, and hands it over. Whoever does not want
+// RFC 9329 is the web server's, with all its mistakes: only a web server answers
+// them as a web server does.
 func (m *Mux) visit(conn net.Conn, e *list.Element) {
 	defer func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
 		m.pending.Remove(e)
 	}()
-	conn.SetDeadline(time.Now().Add(patience))
-	kind, seen, err := peek(conn)
+	begin := time.Now()
+	conn.SetDeadline(begin.Add(Patience))
+	c := &Conn{Conn: conn}
+	if !m.introduce(c) {
+		conn.Close()
+		return
+	}
+	kind, err := c.peek()
 	if err != nil {
 		conn.Close()
 		return
 	}
-	var out net.Conn = &peeked{Conn: conn, seen: seen}
+	var out net.Conn = c
 	to := m.http
 	switch kind {
 	case kindHTTP:
 		// What came in the SYN may have been sent by anybody.
-		if c, ok := conn.(interface{ Connected() error }); ok && c.Connected() != nil {
+		if h, ok := conn.(interface{ Connected() error }); ok && h.Connected() != nil {
 			conn.Close()
 			return
 		}
@@ -140,15 +160,14 @@ func (m *Mux) visit(conn net.Conn, e *list.Element) {
 			conn.Close()
 			return
 		}
-		secure := tls.Server(out, m.tls)
-		conn.SetDeadline(time.Now().Add(patience))
-		if err := secure.HandshakeContext(context.Background()); err != nil {
-			conn.Close()
-			return
-		}
-		out = secure
+		out = tls.Server(c, m.tls)
 	}
-	if conn.SetDeadline(time.Time{}) != nil || !to.give(out) {
+	if conn.SetDeadline(time.Time{}) != nil {
+		conn.Close()
+		return
+	}
+	c.waited = time.Since(begin)
+	if !to.give(out) {
 		conn.Close()
 	}
 }
@@ -212,93 +231,48 @@ func (s *side) Close() error {
 // Addr implements net.Listener.
 func (s *side) Addr() net.Addr { return s.mux.ln.Addr() }
 
-// peeked is a connection whose first bytes are known.
-type peeked struct {
-	net.Conn
-	seen []byte // nil when they have been read
-}
-
-// Read gives the known bytes first.
-func (c *peeked) Read(b []byte) (int, error) {
-	if len(c.seen) == 0 {
-		return c.Conn.Read(b)
-	}
-	n := copy(b, c.seen)
-	if c.seen = c.seen[n:]; len(c.seen) == 0 {
-		c.seen = nil
-	}
-	return n, nil
-}
-
-// NetConn gives the connection beneath.
-func (c *peeked) NetConn() net.Conn { return c.Conn }
-
 type kind uint8
 
 const (
 	kindMore kind = iota // more bytes are needed
-	kindNone             // nothing we serve
 	kindRaw
 	kindTLS
-	kindHTTP
+	kindHTTP // or what a web server makes of it
 )
 
-var errUnknown = errors.New("unknown protocol")
-
-// peek reads until it knows the protocol.
-func peek(conn net.Conn) (kind, []byte, error) {
-	var b []byte
-	buf := make([]byte, 512)
+// peek reads until it knows the protocol. What ends early, or does not go on in
+// time, is a web server's too; an error says that the connection is broken.
+func (c *Conn) peek() (kind, error) {
 	for {
-		n, err := conn.Read(buf[len(b):])
-		b = buf[:len(b)+n]
-		switch k := sniff(b); {
-		case k == kindNone:
-			return k, b, errUnknown
-		case k != kindMore:
-			return k, b, nil
-		case err != nil:
-			return k, b, err
+		if k := sniff(c.seen); k != kindMore {
+			return k, nil
 		}
+		var buf [512]byte
+		n, err := c.Conn.Read(buf[:])
+		c.seen = append(c.seen, buf[:n]...)
+		if err == nil || sniff(c.seen) != kindMore {
+			continue
+		}
+		if ne, ok := err.(net.Error); err != io.EOF && !(ok && ne.Timeout()) {
+			return kindMore, err
+		}
+		return kindHTTP, nil
 	}
 }
 
-const (
-	prefix    = "IKETCP" // RFC 9329, Section 4
-	maxMethod = 16       // longer than any method of HTTP
-)
+const prefix = "IKETCP" // RFC 9329, Section 4
 
-// sniff tells a protocol by its first bytes. It needs no more than maxMethod+1.
+// sniff tells a protocol by its first bytes. It needs no more than the prefix.
 func sniff(b []byte) kind {
-	if len(b) == 0 {
+	switch {
+	case len(b) == 0:
+		return kindMore
+	case b[0] == 0x16: // a TLS record of type handshake, RFC 8446, Section 5.1
+		return kindTLS
+	case len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix:
+		return kindRaw
+	case len(b) < len(prefix) && prefix[:len(b)] == string(b):
 		return kindMore
 	}
-	// A TLS record of type handshake, version 3.x. RFC 8446, Section 5.1
-	if b[0] == 0x16 {
-		switch {
-		case len(b) == 1:
-			return kindMore
-		case b[1] == 0x03:
-			return kindTLS
-		}
-		return kindNone
-	}
-	if len(b) >= len(prefix) && string(b[:len(prefix)]) == prefix {
-		return kindRaw
-	}
-	// An HTTP request line: a method in capitals and a space.
-	head := b[:min(len(b), maxMethod+1)]
-	method, _, found := bytes.Cut(head, []byte{' '})
-	for _, c := range method {
-		if c < 'A' || c > 'Z' {
-			return kindNone
-		}
-	}
-	switch {
-	case found && len(method) > 0:
-		return kindHTTP
-	case found || len(b) > maxMethod:
-		return kindNone
-	}
-	return kindMore
+	return kindHTTP
 }

@@ -1,90 +1,23 @@
 package portmux
 
 import (
-	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
-	"crypto/tls"
-	"crypto/x509"
+	"bytes"
+	"encoding/hex"
 	"errors"
 	"io"
-	"math/big"
 	"net"
-	"net/http"
 	"net/netip"
-	"sync"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/goleak"
 
-	"github.com/godwit-net/godwit/transports"
-	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/transporttest"
-	"github.com/godwit-net/godwit/transports/websocket"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-func certificate(t testing.TB) (*tls.Config, [32]byte) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, sha256.Sum256(der)
-}
-
-// port serves TCP and WebSockets on one port.
-func port(config *tls.Config, hash [32]byte, ln net.Listener, h transports.Handler) (stop func()) {
-	m := New(ln, config)
-	listeners := []transports.Listener{
-		m,
-		tcp.NewListener(m.Raw(), h),
-		websocket.NewListener(m.HTTP(), websocket.ListenerOptions{Handler: h, CertHash: hash}),
-	}
-	var wg sync.WaitGroup
-	for _, l := range listeners {
-		wg.Go(func() { l.Serve() })
-	}
-	return func() {
-		for _, l := range listeners {
-			l.Close()
-		}
-		wg.Wait()
-	}
-}
-
-// TestSuites: each encapsulation passes the whole suite through the one port.
-func TestSuites(t *testing.T) {
-	config, hash := certificate(t)
-	for name, tr := range map[string]transports.Transport{
-		"tcp":   tcp.New(),
-		"plain": websocket.New(websocket.Options{}),
-		"tls":   websocket.New(websocket.Options{TLS: true, CertHash: hash}),
-	} {
-		t.Run(name, func(t *testing.T) {
-			transporttest.Run(t, transporttest.Suite{
-				Transport: tr,
-				Stream:    true,
-				Serve: func(t testing.TB, n transports.Network, local netip.AddrPort, h transports.Handler) (netip.AddrPort, func()) {
-					ln, err := n.ListenTCP(t.Context(), local)
-					if err != nil {
-						t.Fatal(err)
-					}
-					return transports.AddrPort(ln.Addr()), port(config, hash, ln, h)
-				},
-			})
-		})
-	}
-}
 
 func TestSniff(t *testing.T) {
 	for _, c := range []struct {
@@ -92,11 +25,9 @@ func TestSniff(t *testing.T) {
 		want kind
 	}{
 		{"", kindMore},
-		{"I", kindMore}, {"IKETC", kindMore}, {"IKETCP", kindRaw}, {"IKETCP\x00\x00", kindRaw}, {"IKETCQ ", kindHTTP}, {"IKEtCP", kindNone},
-		{"\x16", kindMore}, {"\x16\x03", kindTLS}, {"\x16\x03\x01", kindTLS}, {"\x16\x02", kindNone},
-		{"G", kindMore}, {"GET", kindMore}, {"GET ", kindHTTP}, {"OPTIONS * HTTP/1.1", kindHTTP},
-		{"get ", kindNone}, {" ", kindNone}, {"SSH-2.0", kindNone}, {"\x00", kindNone}, {"\xff\xff\xff\xff", kindNone},
-		{"ABCDEFGHIJKLMNOP", kindMore}, {"ABCDEFGHIJKLMNOP ", kindHTTP}, {"ABCDEFGHIJKLMNOPQ", kindNone},
+		{"I", kindMore}, {"IKETC", kindMore}, {"IKETCP", kindRaw}, {"IKETCP\x00\x00", kindRaw}, {"IKETCQ ", kindHTTP}, {"IKEtCP", kindHTTP},
+		{"\x16", kindTLS}, {"\x16\x03\x01", kindTLS}, {"\x16\x02", kindTLS},
+		{"G", kindHTTP}, {"OPTIONS * HTTP/1.1", kindHTTP}, {"SSH-2.0", kindHTTP}, {"\x00", kindHTTP}, {"\x80\x2e\x01", kindHTTP},
 	} {
 		if got := sniff([]byte(c.in)); got != c.want {
 			t.Errorf("%q is %d, want %d", c.in, got, c.want)
@@ -104,39 +35,25 @@ func TestSniff(t *testing.T) {
 	}
 }
 
-// FuzzSniff: a verdict comes in time and never changes with what follows.
-func FuzzSniff(f *testing.F) {
-	f.Add([]byte("IKETCP\x00\x05"))
-	f.Add([]byte("\x16\x03\x01\x02"))
-	f.Add([]byte("GET / HTTP/1.1\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		verdict := kindMore
-		for n := range len(b) + 1 {
-			k := sniff(b[:n])
-			if verdict != kindMore && k != verdict {
-				t.Fatalf("%q is %d, and %d with %d bytes", b, verdict, k, n)
-			}
-			if verdict = k; k == kindMore && n > maxMethod {
-				t.Fatalf("%q: no verdict after %d bytes", b, n)
-			}
-		}
-	})
-}
+var (
+	address = netip.MustParseAddrPort("192.0.2.1:443")
+	proxy   = netip.MustParseAddr("10.0.0.7")
+)
 
-var address = netip.MustParseAddrPort("192.0.2.1:443")
-
-// inBubble runs f against a mux that serves both sides.
-func inBubble(t *testing.T, f func(t *testing.T, connect func() net.Conn)) {
-	config, hash := certificate(t)
+// inBubble runs f with a mux that believes the proxy.
+func inBubble(t *testing.T, f func(t *testing.T, m *Mux, connect func(from netip.Addr) net.Conn)) {
 	synctest.Test(t, func(t *testing.T) {
 		n := transporttest.NewMemory()
 		ln, err := n.ListenTCP(t.Context(), address)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer port(config, hash, ln, transporttest.NewRecorder())()
-		f(t, func() net.Conn {
-			conn, err := n.DialTCP(t.Context(), netip.Addr{}, address)
+		m := New(ln, Options{Trusted: func(a netip.Addr) bool { return a == proxy }})
+		done := make(chan struct{})
+		go func() { defer close(done); m.Serve() }()
+		defer func() { m.Close(); <-done }()
+		f(t, m, func(from netip.Addr) net.Conn {
+			conn, err := n.DialTCP(t.Context(), from, address)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -146,74 +63,157 @@ func inBubble(t *testing.T, f func(t *testing.T, connect func() net.Conn)) {
 	})
 }
 
-func get(conn net.Conn) error {
-	io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err == nil {
-		resp.Body.Close()
+// TestIntroduction has the examples of the PROXY protocol's specification, sections
+// 2.1 and 2.2, and what is wrong with others.
+func TestIntroduction(t *testing.T) {
+	const signature = "0d0a0d0a000d0a515549540a"
+	v2 := func(s string) string {
+		b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
 	}
-	return err
+	const itself = "10.0.0.7:"
+	for _, c := range []struct{ name, in, source, destination string }{
+		{"version 1, IPv4", "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n", "192.168.0.1:56324", "192.168.0.11:443"},
+		{"version 1, IPv6", "PROXY TCP6 2001:db8::1 2001:db8::2 56324 443\r\n", "[2001:db8::1]:56324", "[2001:db8::2]:443"},
+		{"version 1, longest", "PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n", itself, address.String()},
+		{"version 1, unknown", "PROXY UNKNOWN\r\n", itself, address.String()},
+		{"version 2, TCP over IPv4", v2(signature + "21 11 000c cb007101 c6336402 dc04 01bb"), "203.0.113.1:56324", "198.51.100.2:443"},
+		{"version 2, TCP over IPv6", v2(signature + "21 21 0024 20010db8000000000000000000000001 20010db8000000000000000000000002 dc04 01bb"), "[2001:db8::1]:56324", "[2001:db8::2]:443"},
+		{"version 2, IPv4 within IPv6", v2(signature + "21 21 0024 00000000000000000000ffffcb007101 00000000000000000000ffffc6336402 dc04 01bb"), "203.0.113.1:56324", "198.51.100.2:443"},
+		{"version 2, with more behind the addresses", v2(signature + "21 11 0013 cb007101 c6336402 dc04 01bb 01 0004 61626364"), "203.0.113.1:56324", "198.51.100.2:443"},
+		{"version 2, local", v2(signature + "20 00 0000"), itself, address.String()},
+		{"version 2, local with addresses", v2(signature + "20 11 000c cb007101 c6336402 dc04 01bb"), itself, address.String()},
+		{"none", "", itself, address.String()},
+
+		{"version 1, no address", "PROXY TCP4 example.org 192.168.0.11 56324 443\r\n", "", ""},
+		{"version 1, a port too large", "PROXY TCP4 192.168.0.1 192.168.0.11 65536 443\r\n", "", ""},
+		{"version 1, without an end", "PROXY TCP4 " + strings.Repeat("1", 200), "", ""},
+		{"version 2, too short", v2(signature + "21 11 000b cb007101 c6336402 dc04 01"), "", ""},
+		{"version 3", v2(signature + "31 11 000c cb007101 c6336402 dc04 01bb"), "", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T, m *Mux, connect func(netip.Addr) net.Conn) {
+				conn := connect(proxy)
+				io.WriteString(conn, c.in+"IKETCP!")
+				if c.source == "" {
+					if b, err := io.ReadAll(conn); len(b) > 0 || err != nil {
+						t.Errorf("answered with %q, %v", b, err)
+					}
+					return
+				}
+				got, err := m.Raw().Accept()
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := make([]byte, 7)
+				if _, err := io.ReadFull(got, b); err != nil || string(b) != "IKETCP!" {
+					t.Errorf("read %q, %v", b, err)
+				}
+				from, at := got.RemoteAddr().String(), got.LocalAddr().String()
+				if from != c.source && !(c.source == itself && strings.HasPrefix(from, itself)) || at != c.destination {
+					t.Errorf("from %s at %s", from, at)
+				}
+			})
+		})
+	}
 }
 
-// TestSilent: visitors who say nothing, or stop in the middle, are closed in
-// time, and keep nobody else out, however many they are.
+// TestIntroductionNotTrusted: from anybody else it is what a web server gets to see.
+func TestIntroductionNotTrusted(t *testing.T) {
+	inBubble(t, func(t *testing.T, m *Mux, connect func(netip.Addr) net.Conn) {
+		const line = "PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\n"
+		conn := connect(netip.MustParseAddr("10.0.0.8"))
+		io.WriteString(conn, line)
+		got, err := m.HTTP().Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		b := make([]byte, len(line))
+		if _, err := io.ReadFull(got, b); err != nil || string(b) != line || got.RemoteAddr().String() != conn.LocalAddr().String() {
+			t.Errorf("read %q, %v from %s", b, err, got.RemoteAddr())
+		}
+	})
+}
+
+// FuzzVisit: whatever a visitor or a proxy sends, everything behind an introduction
+// arrives, and a verdict never waits for more than a header.
+func FuzzVisit(f *testing.F) {
+	f.Add([]byte("IKETCP\x00\x05"))
+	f.Add([]byte("\x16\x03\x01\x02"))
+	f.Add([]byte("GET / HTTP/1.1\r\n"))
+	f.Add([]byte("PROXY TCP4 192.168.0.1 192.168.0.11 56324 443\r\nGET"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c\xcb\x00\x71\x01\xc6\x33\x64\x02\xdc\x04\x01\xbb\x16"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m := New(nil, Options{Trusted: func(netip.Addr) bool { return true }})
+		c := &Conn{Conn: &spoken{Reader: bytes.NewReader(b)}}
+		if !m.introduce(c) {
+			return
+		}
+		switch k, err := c.peek(); {
+		case err != nil || k == kindMore:
+			t.Fatalf("%q is undecided", b)
+		case k == kindRaw && !strings.HasPrefix(string(c.seen), prefix), k == kindTLS && c.seen[0] != 0x16:
+			t.Fatalf("%q is %d", b, k)
+		}
+		rest, err := io.ReadAll(c)
+		if err != nil || !bytes.HasSuffix(b, rest) {
+			t.Fatalf("of %q there is left %q, %v", b, rest, err)
+		}
+		if !c.source.IsValid() && !bytes.Equal(b, rest) && !bytes.HasPrefix(b, []byte("PROXY ")) && !bytes.HasPrefix(b, []byte("\r\n\r\n\x00\r\nQUIT\n")) {
+			t.Fatalf("of %q there is left %q without an introduction", b, rest)
+		}
+	})
+}
+
+// spoken is a connection on which everything has been said.
+type spoken struct {
+	io.Reader
+	net.Conn
+}
+
+func (s *spoken) Read(b []byte) (int, error) { return s.Reader.Read(b) }
+func (*spoken) RemoteAddr() net.Addr         { return &net.TCPAddr{IP: net.IPv4(10, 0, 0, 7), Port: 1} }
+
+// TestSilent: visitors who say nothing, or stop in the middle, reach the web server
+// in time, which is not told to wait for them again, and keep nobody else out.
 func TestSilent(t *testing.T) {
-	inBubble(t, func(t *testing.T, connect func() net.Conn) {
+	inBubble(t, func(t *testing.T, m *Mux, connect func(netip.Addr) net.Conn) {
 		begin := time.Now()
 		var silent []net.Conn
 		for i := range maxPending + 10 {
-			c := connect()
+			c := connect(netip.Addr{})
 			if i == maxPending {
-				// Those who came first make room.
-				synctest.Wait()
+				synctest.Wait() // those who came first make room
 			}
-			io.WriteString(c, []string{"", "GE", "\x16", "\x16\x03\x01\x00\x05", "IKETC"}[i%5])
+			io.WriteString(c, []string{"", "I", "IKETC"}[i%3])
 			silent = append(silent, c)
 		}
 		synctest.Wait()
-		if err := get(connect()); err != nil {
-			t.Errorf("a visitor was kept out: %v", err)
-		}
 		for i := range 10 {
 			if _, err := io.ReadAll(silent[i]); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if time.Since(begin) != 0 {
-			t.Errorf("a visitor waited, or an old one did not make room, for %v", time.Since(begin))
+		go io.WriteString(connect(netip.Addr{}), "GET / HTTP/1.1\r\n")
+		if _, err := m.HTTP().Accept(); err != nil || time.Since(begin) != 0 {
+			t.Errorf("a visitor waited for %v: %v", time.Since(begin), err)
 		}
-		for _, c := range silent {
-			if _, err := io.ReadAll(c); err != nil {
+		for range maxPending - 1 { // the one with a request has made room for itself too
+			c, err := m.HTTP().Accept()
+			if err != nil {
 				t.Fatal(err)
 			}
-		}
-		if d := time.Since(begin); d != patience {
-			t.Errorf("silent visitors were closed after %v", d)
-		}
-	})
-}
-
-func TestUnknownIsClosed(t *testing.T) {
-	inBubble(t, func(t *testing.T, connect func() net.Conn) {
-		for _, s := range []string{"SSH-2.0-x\r\n", "\x16\x02", "\x16\x03\x01\x00\x02\x01\x00"} {
-			c := connect()
-			begin := time.Now()
-			io.WriteString(c, s)
-			io.ReadAll(c)
-			if d := time.Since(begin); d > patience || s[0] == 'S' && d != 0 {
-				t.Errorf("%q was kept for %v", s, d)
+			if d := time.Since(begin); d != Patience {
+				t.Fatalf("a silent visitor was handed over after %v", d)
 			}
-		}
-	})
-}
-
-// TestVisitorsPage: a browser sees a page over TLS too.
-func TestVisitorsPage(t *testing.T) {
-	inBubble(t, func(t *testing.T, connect func() net.Conn) {
-		if err := get(tls.Client(connect(), &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"}})); err == nil {
-			return
-		} else {
-			t.Error(err)
+			c.SetReadDeadline(time.Now().Add(Patience))
+			if b, err := io.ReadAll(c); err == nil || time.Since(begin) != Patience {
+				t.Fatalf("read %q, %v after %v", b, err, time.Since(begin))
+			}
+			c.Close()
 		}
 	})
 }
@@ -246,7 +246,7 @@ func TestAcceptErrors(t *testing.T) {
 		}
 		broken := errors.New("broken")
 		few := passing{errors.New("too many open files")}
-		m := New(&failing{ln, []error{few, few, few, broken}}, nil)
+		m := New(&failing{ln, []error{few, few, few, broken}}, Options{})
 		begin := time.Now()
 		if err := m.Serve(); !errors.Is(err, broken) {
 			t.Errorf("Serve: %v", err)
@@ -258,7 +258,7 @@ func TestAcceptErrors(t *testing.T) {
 			t.Errorf("accept after the end: %v", err)
 		}
 
-		m = New(&failing{ln, []error{few, few, few, few, few, few, few, few, few, few, few, few, few}}, nil)
+		m = New(&failing{ln, []error{few, few, few, few, few, few, few, few, few, few, few, few, few}}, Options{})
 		done := make(chan error)
 		go func() { done <- m.Serve() }()
 		synctest.Wait()
@@ -278,7 +278,7 @@ func TestSideClosed(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		m := New(ln, nil)
+		m := New(ln, Options{})
 		done := make(chan error)
 		go func() { done <- m.Serve() }()
 		m.HTTP().Close()

@@ -226,6 +226,15 @@ func (c *memConn) Close() error {
 	return nil
 }
 
+// CloseWrite ends what goes out.
+func (c *memConn) CloseWrite() error {
+	c.w.mu.Lock()
+	defer c.w.mu.Unlock()
+	c.w.eof = true
+	c.w.change.Broadcast()
+	return nil
+}
+
 func (c *memConn) SetDeadline(t time.Time) error {
 	c.SetReadDeadline(t)
 	return c.SetWriteDeadline(t)

@@ -2,7 +2,6 @@ package websocket
 
 import (
 	"crypto/subtle"
-	"fmt"
 	"net"
 	"net/http"
 	"strings"
@@ -15,72 +14,50 @@ import (
 	"github.com/godwit-net/godwit/transports/web"
 )
 
-// A Handler upgrades the requests for one path and gives all others to Fallback.
+// A Handler upgrades the requests for one path. It is a part of a web server that
+// answers all others.
 type Handler struct {
-	// Fallback serves everyone else; an ordinary small page by default.
-	Fallback http.Handler
-
-	path     string
-	handler  transports.Handler
-	certHash [32]byte
-	wg       sync.WaitGroup
+	path    string
+	handler transports.Handler
 
 	mu     sync.Mutex
 	live   map[*stream.Carrier]struct{}
 	closed bool
 }
 
-// NewHandler makes a Handler. certHash is the SHA-256 of the certificate that
-// TLS visitors are shown.
-func NewHandler(path string, h transports.Handler, certHash [32]byte) *Handler {
-	return &Handler{
-		Fallback: http.HandlerFunc(page),
-		path:     path, handler: h, certHash: certHash,
-		live: make(map[*stream.Carrier]struct{}),
-	}
+// NewHandler makes a Handler for a path that begins with a slash.
+func NewHandler(path string, h transports.Handler) *Handler {
+	return &Handler{path: path, handler: h, live: make(map[*stream.Carrier]struct{})}
 }
 
-// page is what a new web server shows.
-func page(w http.ResponseWriter, r *http.Request) {
-	if r.URL.Path != "/" {
-		http.NotFound(w, r)
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	fmt.Fprint(w, "<!doctype html>\n<title>Welcome</title>\n<h1>It works.</h1>\n<p>This site has no content yet.</p>\n")
-}
-
-// ServeHTTP implements http.Handler. While the first flight's packets are given
-// to the transports.Handler, what it sends is collected for the response; it
+// ServeMount answers an upgrade request with a first flight that makes sense, and
+// returns true when its carrier has ended. It gives false, and has done nothing,
+// for any other request. While the first flight's packets are given to the
+// transports.Handler, what it sends is collected for the response; it
 // must not send more than a queue holds (512 KiB) before it returns.
-func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (h *Handler) ServeMount(w http.ResponseWriter, r *http.Request, v web.Visit) bool {
 	right := subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(h.path)) == 1
 	if !right || !wantsUpgrade(r) {
-		h.Fallback.ServeHTTP(w, r)
-		return
+		return false
 	}
 	var first []transports.Packet
 	if k, err := r.Cookie(cookie); err == nil {
 		// A browser on the right path may have a cookie of its own.
 		if first, err = decodeFlight(k.Value); err != nil {
-			h.Fallback.ServeHTTP(w, r)
-			return
+			return false
 		}
 	}
-	c := stream.New(transports.WebSocket, web.Describe(r, h.certHash), h.handler)
+	c := stream.New(transports.WebSocket, v.Description, h.handler)
 	if !h.add(c) {
-		h.Fallback.ServeHTTP(w, r)
-		return
+		return false
 	}
-	defer h.wg.Done()
 	defer h.remove(c)
 
 	c.Probation()
 	c.Deliver(first)
 	if !c.Alive() {
-		h.Fallback.ServeHTTP(w, r)
 		c.Fail(net.ErrClosed)
-		return
+		return false
 	}
 	if frames := c.Collected(maxFlight); len(frames) > 0 {
 		http.SetCookie(w, &http.Cookie{
@@ -93,14 +70,15 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	})
 	if err != nil {
 		c.Fail(err)
-		return
+		return true // the library has answered
 	}
 	m := &messages{ws: ws}
-	if conn := web.Conn(r); conn != nil {
-		m.raw = stream.Innermost(conn)
+	if v.Conn != nil {
+		m.raw = stream.Innermost(v.Conn)
 		stream.Tune(m.raw)
 	}
 	c.Run(m)
+	return true
 }
 
 // wantsUpgrade checks what the library will, so that packets are not delivered
@@ -131,7 +109,6 @@ func (h *Handler) add(c *stream.Carrier) bool {
 		return false
 	}
 	h.live[c] = struct{}{}
-	h.wg.Add(1)
 	return true
 }
 
@@ -141,7 +118,7 @@ func (h *Handler) remove(c *stream.Carrier) {
 	delete(h.live, c)
 }
 
-// Close ends all carriers. Requests that come later go to Fallback.
+// Close ends all carriers. Requests that come later are not the Handler's.
 func (h *Handler) Close() error {
 	h.mu.Lock()
 	live := h.live

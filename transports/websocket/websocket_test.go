@@ -63,18 +63,7 @@ func suite(o Options, cert *tls.Certificate) transporttest.Suite {
 }
 
 func serve(ln net.Listener, h transports.Handler, cert *tls.Certificate) (stop func()) {
-	o := ListenerOptions{Path: path, Handler: h}
-	if cert != nil {
-		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*cert}})
-		o.CertHash = sha256.Sum256(cert.Certificate[0])
-	}
-	l := NewListener(ln, o)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		l.Serve()
-	}()
-	return func() { l.Close(); <-done }
+	return transporttest.ServeWeb(ln, NewHandler(path, h), cert)
 }
 
 func TestSuitePlain(t *testing.T) { transporttest.Run(t, suite(Options{}, nil)) }

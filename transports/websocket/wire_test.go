@@ -355,7 +355,7 @@ func visit(t *testing.T, request string) (resp *http.Response, conn net.Conn, se
 const upgradeHead = "GET " + path + " HTTP/1.1\r\nHost: x\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\n" +
 	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
 
-// TestVisitors: who does not upgrade properly sees a web site, and no packet of
+// TestVisitors: who does not upgrade properly is left to the web server, and no packet of
 // theirs is delivered.
 func TestVisitors(t *testing.T) {
 	good := "Cookie: session=" + encodeFlight(frames(packets(100))) + "\r\n"
@@ -364,7 +364,7 @@ func TestVisitors(t *testing.T) {
 		code          int
 		packets       int
 	}{
-		{"front page", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 200, 0},
+		{"another path", "GET / HTTP/1.1\r\nHost: x\r\n\r\n", 404, 0},
 		{"secret path without upgrade", "GET " + path + " HTTP/1.1\r\nHost: x\r\n" + good + "\r\n", 404, 0},
 		{"no key", strings.Replace(upgradeHead, "AAAA", "", 1) + good + "\r\n", 404, 0},
 		{"POST", strings.Replace(upgradeHead, "GET", "POST", 1) + good + "Content-Length: 0\r\n\r\n", 404, 0},
