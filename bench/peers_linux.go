@@ -168,7 +168,7 @@ func godwit(name, encapsulation string) *peer {
 			if err != nil {
 				return err
 			}
-			if _, err := s.run(ctx, s.client, program, "client", "join", strings.TrimSpace(link), "--dir", clientDir); err != nil {
+			if _, err := s.run(ctx, s.client, program, "client", "join", strings.TrimSpace(link), "--dir", clientDir, "--offline"); err != nil {
 				return err
 			}
 			server := s.runServer(name+"-server", program, s.profile("server", name, "server", "run", "--dir", serverDir)...)

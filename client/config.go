@@ -28,6 +28,9 @@ type Config struct {
 	Server     string            // the server's HOST:PORT; all encapsulations share the port
 	ServerKey  ed25519.PublicKey // pinned
 	PrivateKey ed25519.PrivateKey
+	// Enrolment has a server learn PrivateKey's public half that does not know it
+	// yet; nil: it knows.
+	Enrolment []byte
 
 	// Gateway is how to authenticate with a server that need not be godwit, in
 	// place of ServerKey and PrivateKey. Its moves use the first of Transports.

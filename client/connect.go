@@ -129,7 +129,8 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,
 		},
-		PeerKey: c.c.ServerKey,
+		PeerKey:   c.c.ServerKey,
+		Enrolment: c.c.Enrolment,
 		Request: ike.Configuration{
 			empty(ike.InternalIP4Address), empty(ike.InternalIP6Address),
 			empty(ike.InternalIP4DNS), empty(ike.InternalIP6DNS),
@@ -415,10 +416,10 @@ func (c *Client) refused(err error) bool {
 	}
 	switch {
 	case isNotify && n.Type == message.AuthenticationFailed:
-		c.fatal = fmt.Errorf("%s refuses this client's key: the invitation has expired or was withdrawn: ask the server's operator for a new one", c.c.Server)
+		c.fatal = &RefusedError{Server: c.c.Server, Err: err}
 	case c.wasReady:
 	case errors.Is(err, ike.ErrPeerKey):
-		c.fatal = fmt.Errorf("%s shows another key than the one in the invitation: it was set up anew, or it is somebody else: ask its operator for a new invitation", c.c.Server)
+		c.fatal = &RefusedError{Server: c.c.Server, Err: err}
 	case isNotify:
 		c.fatal = fmt.Errorf("%s refuses the connection: %w", c.c.Server, err)
 	}

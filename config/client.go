@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"encoding/base64"
 	"encoding/hex"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -38,6 +39,7 @@ func (t *table) client() (*Client, error) {
 		t.fail("cert_hash", "not a SHA-256", "it is 64 hexadecimal digits; copy it whole")
 	}
 	c.WebSocketPath = t.path()
+	c.Enrolment = t.enrolment()
 	c.Encapsulations = t.encapsulations()
 	c.NoTLS = !t.flag("tls", true)
 	c.ServerName = t.optional("server_name")
@@ -63,7 +65,7 @@ func (t *table) local(c *Client) error {
 
 // Encode writes c as client.toml.
 func (c *Client) Encode() []byte {
-	return render("godwit client; every key is explained in reference-client.toml.", []line{
+	lines := []line{
 		{"", "name", c.Name},
 		{"The server and what it is known by.", "server", c.Server},
 		{"", "server_key", base64.StdEncoding.EncodeToString(c.ServerKey)},
@@ -80,5 +82,9 @@ func (c *Client) Encode() []byte {
 		{"The way out of an office: http://HOST:PORT, environment or none.", "proxy", cmp.Or(c.Proxy, "environment")},
 		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
-	})
+	}
+	if len(c.Enrolment) > 0 {
+		lines = slices.Insert(lines, 5, line{"Tells the server this client's key.", "enrolment", base64.StdEncoding.EncodeToString(c.Enrolment)})
+	}
+	return render("godwit client; every key is explained in reference-client.toml.", lines)
 }

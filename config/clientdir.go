@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"io/fs"
 	"os"
@@ -33,16 +34,26 @@ func (d *ClientDir) Changed(next *ClientDir) []string { return changed(d.read.ra
 // Path is the folder's.
 func (d *ClientDir) Path() string { return d.path }
 
-// JoinClient makes a client's folder from a link. A folder with settings is
+// JoinClient makes a client's folder from a link, with a key of its own if the
+// link is good for one use. A folder with settings is
 // left alone and gives an *Error.
 func JoinClient(dir string, l *Link) (*ClientDir, error) {
 	file := filepath.Join(dir, clientFile)
 	if _, err := os.Stat(file); err == nil {
 		return nil, &Error{What: "this folder has joined a server already", Where: dir, Do: "choose another folder with --dir, or remove " + file + " first"}
 	}
+	key := l.PrivateKey()
+	var enrolment []byte
+	if l.Once {
+		public, own, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil {
+			return nil, &Error{What: "cannot make a key: " + oneLine(err.Error()), Err: err}
+		}
+		key, enrolment = own, l.Enrolment(public)
+	}
 	c := Client{
 		Name: l.Name, Server: l.Endpoint, ServerKey: l.ServerKey, CertHash: l.CertHash, WebSocketPath: l.WebSocketPath,
-		Listen: DefaultListen, Encapsulations: DefaultEncapsulations(),
+		Enrolment: enrolment, Listen: DefaultListen, Encapsulations: DefaultEncapsulations(),
 	}
 	text := c.Encode()
 	if _, err := ParseClient(file, text); err != nil {
@@ -52,7 +63,7 @@ func JoinClient(dir string, l *Link) (*ClientDir, error) {
 		return nil, err
 	}
 	removeTemporaries(dir)
-	if err := writeKey(filepath.Join(dir, clientKey), l.PrivateKey()); err != nil {
+	if err := writeKey(filepath.Join(dir, clientKey), key); err != nil {
 		return nil, err
 	}
 	// The settings come last: a folder that has them is whole.
@@ -60,6 +71,17 @@ func JoinClient(dir string, l *Link) (*ClientDir, error) {
 		return nil, err
 	}
 	return LoadClient(dir)
+}
+
+// Leave undoes JoinClient, for a link that turned out to be of no use.
+func (d *ClientDir) Leave() error {
+	// The settings go first: a folder without them is not set up.
+	for _, name := range []string{clientFile, clientKey} {
+		if err := os.Remove(filepath.Join(d.path, name)); err != nil {
+			return cannotWrite(filepath.Join(d.path, name), err)
+		}
+	}
+	return syncDir(d.path)
 }
 
 // LoadClient reads a client's folder, with over before what its settings say.

@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"io/fs"
 	"log/slog"
@@ -112,59 +111,6 @@ func (d *ServerDir) Clients() ([]ClientRecord, error) {
 		records = append(records, e.record)
 	}
 	return records, errors.Join(broken...)
-}
-
-// Invite makes a client with a new key and the next free inner addresses, and
-// gives its link, which is good for validFor. A name in use gives an *Error,
-// unless its link expired unused.
-func (d *ServerDir) Invite(name string, now time.Time, validFor time.Duration) (*Link, error) {
-	links, err := d.InviteAll([]string{name}, now, validFor)
-	if err != nil {
-		return nil, err
-	}
-	return links[0], nil
-}
-
-// InviteAll is Invite for many clients, at little more than the price of one.
-// After an error some of the clients may exist.
-func (d *ServerDir) InviteAll(names []string, now time.Time, validFor time.Duration) ([]*Link, error) {
-	for _, name := range names {
-		if err := CheckName(name); err != nil {
-			return nil, err
-		}
-	}
-	unlock, err := d.lock()
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
-	removeTemporaries(d.clientsPath())
-	p, err := d.places(now)
-	if err != nil {
-		return nil, err
-	}
-	links := make([]*Link, 0, len(names))
-	for _, name := range names {
-		r := &ClientRecord{Name: name, Created: now, Expires: now.Add(validFor).UTC().Truncate(time.Second)}
-		if err := p.give(r); err != nil {
-			return nil, err
-		}
-		public, private, err := ed25519.GenerateKey(rand.Reader)
-		if err != nil {
-			return nil, &Error{What: "cannot make a key: " + oneLine(err.Error()), Err: err}
-		}
-		r.PublicKey = public
-		if err := writeFile(d.recordPath(name), r.encode()); err != nil {
-			return nil, err
-		}
-		l := &Link{
-			Endpoint: d.Config.Endpoint, ServerKey: d.Key.Public().(ed25519.PublicKey), CertHash: d.CertHash(),
-			WebSocketPath: d.Config.WebSocketPath, Name: name, Expires: r.Expires,
-		}
-		copy(l.Seed[:], private.Seed())
-		links = append(links, l)
-	}
-	return links, nil
 }
 
 // places are what clients have already, by one look at the folder. The caller
@@ -305,13 +251,29 @@ func (d *ServerDir) noSuchClient(name string) error {
 	return e
 }
 
-// index is what a client is found by: its public key, or its identity with a
-// letter before it that makes it longer or shorter than any key.
+// index is what a client is found by: its public key, or its identity or the key
+// of its invitation with letters before it that make it longer than any key.
 func (r *ClientRecord) index() string {
-	if r.Identity == "" {
+	switch {
+	case r.Identity != "":
+		return identityIndex(r.Identity)
+	case r.PublicKey != nil:
 		return string(r.PublicKey)
 	}
-	return identityIndex(r.Identity)
+	return invitationIndex(r.Invitation)
+}
+
+// indexes are all that a client is found by: one whose link was good for one use
+// is found by that too, to say that it was used.
+func (r *ClientRecord) indexes() []string {
+	if r.Invitation != nil && r.PublicKey != nil {
+		return []string{r.index(), invitationIndex(r.Invitation)}
+	}
+	return []string{r.index()}
+}
+
+func invitationIndex(key ed25519.PublicKey) string {
+	return strings.Repeat("v", ed25519.PublicKeySize+1) + string(key)
 }
 
 func identityIndex(identity string) string {
@@ -447,8 +409,10 @@ func (d *ServerDir) refresh(now time.Time, number uint64) {
 		return
 	}
 	for _, e := range entries {
-		if _, twice := next.byKey[e.record.index()]; !twice {
-			next.byKey[e.record.index()] = e
+		for _, index := range e.record.indexes() {
+			if _, twice := next.byKey[index]; !twice {
+				next.byKey[index] = e
+			}
 		}
 	}
 	d.mu.Lock()
@@ -467,7 +431,7 @@ func (d *ServerDir) MarkJoined(name string) error {
 	public := ""
 	d.mu.Lock()
 	for key, e := range d.clients.byKey {
-		if e.record.Name == name {
+		if e.record.Name == name && e.record.index() == key {
 			public = key
 			if e.record.Joined || d.joined[key] {
 				d.mu.Unlock()

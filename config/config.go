@@ -102,6 +102,9 @@ type Client struct {
 	CertHash [32]byte
 	// WebSocketPath is the secret request path. It is required.
 	WebSocketPath string
+	// Enrolment has a server that does not know this client's key yet learn it; nil
+	// if the key came with the link. It is of no use without that key.
+	Enrolment []byte
 	// Listen is where the SOCKS5 and HTTP proxy listens, DefaultListen by
 	// default.
 	Listen netip.AddrPort
@@ -139,14 +142,17 @@ type Client struct {
 // godwit client that was invited, or of a user of another IKEv2 client.
 type ClientRecord struct {
 	Name      string            // the file's name without .toml
-	PublicKey ed25519.PublicKey // of a godwit client
-	Identity  string            // what a user's IKEv2 client calls itself; empty for godwit clients
-	PSK       string            // a user's shared key; empty if there is none
-	Certified bool              // a user proves itself by a certificate that bears its identity
-	NTHash    []byte            // of the password that a user logs in with by EAP, 16 bytes; nil if there is none
-	Inner4    netip.Addr
-	Inner6    netip.Addr
-	Created   time.Time
-	Expires   time.Time // the link must be used before it; without meaning once Joined
-	Joined    bool      // the client has connected once
+	PublicKey ed25519.PublicKey // of a godwit client; nil until a link for one use was used
+	// Invitation is the public key of a link that is good for one use, which it
+	// remembers after that; nil for other links.
+	Invitation ed25519.PublicKey
+	Identity   string // what a user's IKEv2 client calls itself; empty for godwit clients
+	PSK        string // a user's shared key; empty if there is none
+	Certified  bool   // a user proves itself by a certificate that bears its identity
+	NTHash     []byte // of the password that a user logs in with by EAP, 16 bytes; nil if there is none
+	Inner4     netip.Addr
+	Inner6     netip.Addr
+	Created    time.Time
+	Expires    time.Time // the link must be used before it; without meaning once Joined
+	Joined     bool      // the client has connected once
 }

@@ -22,7 +22,7 @@ var samples = map[string]map[string]string{
 	"client": {
 		"name": "phone", "server": "other.example.org:8443", "server_key": "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
 		"cert_hash": strings.Repeat("ab", 32), "websocket_path": "/other", "listen": "127.0.0.1:5", "encapsulations": "tcp",
-		"tls": "false", "server_name": "www.example.org", "http_host": "www.example.org", "verify": "webpki", "fingerprint": "go",
+		"enrolment": strings.Repeat("AAAB", 32), "tls": "false", "server_name": "www.example.org", "http_host": "www.example.org", "verify": "webpki", "fingerprint": "go",
 		"proxy": "none", "early_data": "always", "offload": "false", "log_level": "debug",
 		"forward":        "tcp 127.0.0.1:1 a:1, udp 127.0.0.1:2 b:2",
 		"gateway.server": "other.example.org:4500", "gateway.identity": "other", "gateway.local": "other@example.org",

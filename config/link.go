@@ -19,14 +19,19 @@ var (
 	ErrExpired = errors.New("the link has expired")
 	// ErrDamaged: a link was not copied whole.
 	ErrDamaged = errors.New("the link is damaged")
+	// ErrUsed: a link that is good for one use has been used.
+	ErrUsed = errors.New("the link was used already")
 	// ErrUnknownClient: no client has this key or name.
 	ErrUnknownClient = errors.New("unknown client")
 	// ErrNotSetUp: the folder holds no settings.
 	ErrNotSetUp = errors.New("not set up")
 )
 
-// linkPrefix begins every link; the number is the version of what follows.
-const linkPrefix = "godwit://v1/"
+// What links begin with; the number is the version of what follows.
+const (
+	linkPrefix = "godwit://v1/"
+	oncePrefix = "godwit://v2/" // a link that is good for one use
+)
 
 // linkChecksum is the length of the checksum that ends a link, in bytes.
 const linkChecksum = 8
@@ -35,22 +40,25 @@ const linkChecksum = 8
 // has about 1,200.
 const maxLink = 4096
 
-// A Link is an invitation: all that a client needs, its private key included.
-// Whoever holds it is that client.
+// A Link is an invitation: all that a client needs. Whoever holds it is that
+// client, or may become it, once.
 type Link struct {
 	Endpoint      string // host:port of the server
 	ServerKey     ed25519.PublicKey
 	CertHash      [32]byte // SHA-256 of the server's certificate in DER
 	WebSocketPath string
 	Name          string // what the server calls the client
-	Seed          [ed25519.SeedSize]byte
-	Expires       time.Time // whole seconds
+	// Seed is of the client's private key; with Once it is of the invitation's,
+	// which lets one client enrol a key of its own.
+	Seed    [ed25519.SeedSize]byte
+	Once    bool
+	Expires time.Time // whole seconds
 }
 
 // LogValue hides the private key.
 func (l *Link) LogValue() slog.Value { return slog.StringValue("link for " + l.Name) }
 
-// PrivateKey is the client's.
+// PrivateKey is the client's, or with Once the invitation's.
 func (l *Link) PrivateKey() ed25519.PrivateKey { return ed25519.NewKeyFromSeed(l.Seed[:]) }
 
 // String gives the link as text. It holds the private key: it goes to the one
@@ -66,14 +74,18 @@ func (l *Link) String() string {
 		b = append(b, byte(len(s)))
 		b = append(b, s...)
 	}
-	sum := checksum(b)
-	return linkPrefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
+	prefix := linkPrefix
+	if l.Once {
+		prefix = oncePrefix
+	}
+	sum := checksum(prefix, b)
+	return prefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
 }
 
 // checksum tells a link that was not copied whole; it is no signature.
-func checksum(payload []byte) (sum [linkChecksum]byte) {
+func checksum(prefix string, payload []byte) (sum [linkChecksum]byte) {
 	h := sha256.New()
-	h.Write([]byte(linkPrefix))
+	h.Write([]byte(prefix))
 	h.Write(payload)
 	copy(sum[:], h.Sum(nil))
 	return sum
@@ -88,8 +100,13 @@ func damaged() error {
 // that was not copied whole, and ErrExpired for one whose time is over at now.
 func ParseLink(s string, now time.Time) (*Link, error) {
 	s = strings.TrimSpace(s)
-	if !strings.HasPrefix(s, linkPrefix) {
-		if v, ok := strings.CutPrefix(s, "godwit://v"); ok && v != "" && v[0] >= '2' && v[0] <= '9' {
+	l := &Link{Once: strings.HasPrefix(s, oncePrefix)}
+	prefix := linkPrefix
+	if l.Once {
+		prefix = oncePrefix
+	}
+	if !strings.HasPrefix(s, prefix) {
+		if v, ok := strings.CutPrefix(s, "godwit://v"); ok && v != "" && v[0] >= '3' && v[0] <= '9' {
 			return nil, &Error{What: "this link is of another version of godwit", Do: "use the same version on both sides"}
 		}
 		if strings.HasPrefix(s, "godwit:") {
@@ -100,16 +117,15 @@ func ParseLink(s string, now time.Time) (*Link, error) {
 	if len(s) > maxLink {
 		return nil, damaged()
 	}
-	b, err := base64.RawURLEncoding.Strict().DecodeString(s[len(linkPrefix):])
+	b, err := base64.RawURLEncoding.Strict().DecodeString(s[len(prefix):])
 	if err != nil || len(b) < 32+32+32+8+linkChecksum {
 		return nil, damaged()
 	}
 	b, end := b[:len(b)-linkChecksum], b[len(b)-linkChecksum:]
-	if sum := checksum(b); subtle.ConstantTimeCompare(sum[:], end) != 1 {
+	if sum := checksum(prefix, b); subtle.ConstantTimeCompare(sum[:], end) != 1 {
 		return nil, damaged()
 	}
 
-	l := &Link{}
 	l.ServerKey = append(l.ServerKey, b[:32]...)
 	copy(l.CertHash[:], b[32:64])
 	copy(l.Seed[:], b[64:96])
@@ -127,7 +143,9 @@ func ParseLink(s string, now time.Time) (*Link, error) {
 	}
 	l.Expires = time.Unix(int64(seconds), 0).UTC()
 	if !now.Before(l.Expires) {
-		return nil, &Error{What: "this link expired on " + l.Expires.Format("2 January 2006 15:04 MST"), Do: "ask the owner of the server for a new one (godwit server invite)", Err: ErrExpired}
+		return nil, &Error{What: "this link expired on " + moment(l.Expires) + ", and this machine's clock says " + moment(now), Do: "ask the owner of the server for a new one (godwit server invite), or set the clock", Err: ErrExpired}
 	}
 	return l, nil
 }
+
+func moment(t time.Time) string { return t.UTC().Format("2 January 2006 15:04 MST") }

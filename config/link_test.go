@@ -51,7 +51,7 @@ func TestEveryDamageIsNoticed(t *testing.T) {
 	wantError(t, err, "this link is damaged: copy it whole")
 	_, err = ParseLink("https://example.org/", noon)
 	wantError(t, err, "this is not a godwit link")
-	_, err = ParseLink("godwit://v2/AAAA", noon)
+	_, err = ParseLink("godwit://v3/AAAA", noon)
 	wantError(t, err, "another version")
 	if _, err := ParseLink(linkPrefix+strings.Repeat("A", 1<<20), noon); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a megabyte: %v", err)
@@ -83,7 +83,7 @@ func TestLinkExpires(t *testing.T) {
 	if !errors.Is(err, ErrExpired) {
 		t.Errorf("at its end: %v", err)
 	}
-	wantError(t, err, "expired on 4 May 2031 13:00 UTC", "godwit server invite")
+	wantError(t, err, "expired on 4 May 2031 13:00 UTC, and this machine's clock says 4 May 2031 13:00 UTC", "godwit server invite", "set the clock")
 }
 
 func TestLinkIsNotLogged(t *testing.T) {

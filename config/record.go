@@ -19,7 +19,12 @@ func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 			t.fail("psk", "a user needs one of psk, nt_hash or certificate", "remove the user and add it again")
 		}
 	} else {
-		r.PublicKey = t.publicKey("public_key")
+		if t.has("invitation") {
+			r.Invitation = t.publicKey("invitation")
+		}
+		if r.Invitation == nil || t.has("public_key") {
+			r.PublicKey = t.publicKey("public_key")
+		}
 	}
 	r.Inner4 = t.inner("inner4", "10.143.0.2")
 	r.Inner6 = t.inner("inner6", "fd2c:9f61:7e0b::2")
@@ -34,7 +39,13 @@ func parseRecord(file, name string, data []byte) (*ClientRecord, error) {
 }
 
 func (r *ClientRecord) encode() []byte {
-	lines := []line{{"", "public_key", base64.StdEncoding.EncodeToString(r.PublicKey)}}
+	var lines []line
+	if r.Invitation != nil {
+		lines = append(lines, line{"The key of a link that is good for one use.", "invitation", base64.StdEncoding.EncodeToString(r.Invitation)})
+	}
+	if r.PublicKey != nil {
+		lines = append(lines, line{"", "public_key", base64.StdEncoding.EncodeToString(r.PublicKey)})
+	}
 	if r.Identity != "" {
 		lines = []line{{"What the user's IKEv2 client calls itself, and its secret.", "identity", r.Identity}}
 		if r.PSK != "" {

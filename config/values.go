@@ -100,6 +100,20 @@ func (t *table) publicKey(key string) ed25519.PublicKey {
 	return b
 }
 
+// enrolment reads what JoinClient wrote; an absent key gives nil.
+func (t *table) enrolment() []byte {
+	const key = "enrolment"
+	s := t.text(key, "the text that godwit client join wrote")
+	b, err := base64.StdEncoding.Strict().DecodeString(s)
+	if err != nil || s != "" && len(b) != enrolmentSize {
+		t.fail(key, "not an enrolment", "it is 128 characters of base64; copy it whole, or join again")
+	}
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
 // optional reads the name of a host, which may be left empty. It becomes part
 // of a request, so it holds nothing but what a host and a port are made of.
 func (t *table) optional(key string) string {

@@ -56,8 +56,12 @@ type Config struct {
 	// DNS servers to hand out; none by default, as names are resolved here.
 	DNS []netip.Addr
 
-	// Lookup finds the user with a public key. An error refuses it.
+	// Lookup finds the user with a public key. An error refuses it; if it wraps an
+	// ike.Reason, that is told to who holds the key.
 	Lookup func(key ed25519.PublicKey) (*User, error)
+	// Enrol finds the user that a proof lets in with a key that Lookup does not
+	// know yet; Lookup knows it then. An error refuses it. May be nil.
+	Enrol func(key ed25519.PublicKey, proof []byte) (*User, error)
 	// Joined is told each time that a user has proven to hold its key. May be nil.
 	Joined func(name string)
 

@@ -66,6 +66,9 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 		Lookup: s.lookup,
 		Assign: s.assign,
 	}
+	if s.c.Enrol != nil {
+		rc.Enrol = s.enrol
+	}
 	if g := s.c.Guests; g != nil {
 		rc.Certificates, rc.CertificateKey, rc.Roots = g.Certificates, g.CertificateKey, g.Roots
 		rc.Logins = g.logins()
@@ -88,6 +91,16 @@ func (s *Server) lookup(id ike.Identity, key ed25519.PublicKey) (*ike.Peer, erro
 		return nil, err
 	}
 	return &ike.Peer{Name: u.Name, PublicKey: key, Data: find}, nil
+}
+
+// enrol lets a key in that lookup did not know, if proof says so.
+func (s *Server) enrol(key ed25519.PublicKey, proof []byte) (*ike.Peer, error) {
+	u, err := s.c.Enrol(key, proof)
+	if err != nil {
+		return nil, err
+	}
+	s.log.Info("client enrolled", slog.String("user", u.Name))
+	return &ike.Peer{Name: u.Name, PublicKey: key, Data: finder(func() (*User, error) { return s.c.Lookup(key) })}, nil
 }
 
 // assign gives a user its inner addresses and names the server's own.

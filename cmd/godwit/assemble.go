@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"crypto"
 	"crypto/ed25519"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -48,13 +50,26 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		Pool6:          d.Config.Pool6,
 		NoOffload:      d.Config.NoOffload,
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
-			r, err := d.LookupClient(key, time.Now())
-			if err != nil {
-				return nil, err
-			}
-			return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6}, nil
+			return user(d.LookupClient(key, time.Now()))
+		},
+		Enrol: func(key ed25519.PublicKey, proof []byte) (*server.User, error) {
+			return user(d.Enrol(key, proof, time.Now()))
 		},
 	}
+}
+
+// user turns a client's record into what package server takes, and an error into
+// one that tells the client why.
+func user(r *config.ClientRecord, err error) (*server.User, error) {
+	switch {
+	case errors.Is(err, config.ErrExpired):
+		return nil, fmt.Errorf("%w: %w", ike.ReasonExpired, err)
+	case errors.Is(err, config.ErrUsed):
+		return nil, fmt.Errorf("%w: %w", ike.ReasonUsed, err)
+	case err != nil:
+		return nil, err
+	}
+	return &server.User{Name: r.Name, Inner4: r.Inner4, Inner6: r.Inner6}, nil
 }
 
 // guestsConfig turns the table [ikev2] into what package server takes; nil if
@@ -163,6 +178,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		Server:     d.Config.Server,
 		ServerKey:  d.Config.ServerKey,
 		PrivateKey: d.Key,
+		Enrolment:  d.Config.Enrolment,
 		NoOffload:  d.Config.NoOffload,
 		EarlyData:  client.EarlyData(d.Config.EarlyData),
 		Gateway:    gateway,

@@ -84,7 +84,7 @@ func checkDir(role, path string) (string, error) {
 	owner := map[string]string{} // of keys and addresses
 	for _, r := range records {
 		for _, thing := range []string{string(r.PublicKey), r.Inner4.String(), r.Inner6.String()} {
-			if other, taken := owner[thing]; taken {
+			if other, taken := owner[thing]; taken && thing != "" {
 				return "", &config.Error{What: "has the same key or inner address as client " + other, Where: "client " + r.Name, Do: "remove one of them and invite it again"}
 			}
 			owner[thing] = r.Name

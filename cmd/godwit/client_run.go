@@ -184,7 +184,8 @@ func ended(what string, address net.Addr, err error) error {
 // that was asked for.
 func clientEnded(err error, server string) error {
 	var n *ike.NotifyError
-	if errors.As(err, &n) {
+	var refused *client.RefusedError
+	if !errors.As(err, &refused) && errors.As(err, &n) {
 		return &config.Error{What: "the server refuses the connection: " + n.Error(), Where: server, Do: "use the same version of godwit on both sides", Err: err}
 	}
 	return err

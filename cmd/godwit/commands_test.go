@@ -162,7 +162,7 @@ func TestInvitePrintsTheLinkAlone(t *testing.T) {
 		t.Errorf("it expires in %v", in)
 	}
 	dir := filepath.Join(t.TempDir(), "client")
-	r = godwitReading(t, r.stdout, "client", "join", "-", "--dir", dir)
+	r = godwitReading(t, r.stdout, "client", "join", "-", "--dir", dir, "--offline")
 	r.wantOK(t)
 	if !strings.Contains(r.stdout, "joined 127.0.0.1:4443 as laptop") {
 		t.Errorf("got %q", r.stdout)
@@ -193,7 +193,7 @@ func TestDefaultFolders(t *testing.T) {
 	godwit(t, "check").wantError(t, exitError, "neither a server nor a client")
 	godwit(t, "server", "init", "--endpoint", "vpn.example.org:443").wantOK(t)
 	link := invite(t, filepath.Join(base, "godwit", "server"), "laptop")
-	godwit(t, "client", "join", link).wantOK(t)
+	godwit(t, "client", "join", link, "--offline").wantOK(t)
 	r := godwit(t, "check")
 	r.wantOK(t)
 	for _, d := range []string{"server", "client"} {

@@ -73,6 +73,8 @@ var belongsTo = map[string][]string{
 	"gvisor.dev/gvisor":                     {"tunnel", "lab"},
 	"github.com/BurntSushi/toml":            {"config"},
 	"github.com/spf13/cobra":                {"cmd"},
+	"github.com/spf13/pflag":                {"cmd"},
+	"rsc.io/qr":                             {"cmd"},
 	"github.com/coder/websocket":            {"transports/websocket"},
 	"github.com/refraction-networking/utls": {"transports/web"},
 	"github.com/pires/go-proxyproto":        {"transports/portmux"},

@@ -204,6 +204,6 @@ func invite(t *testing.T, serverDir, name string) string {
 func join(t *testing.T, link string) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "client")
-	godwit(t, "client", "join", link, "--dir", dir).wantOK(t)
+	godwit(t, "client", "join", link, "--dir", dir, "--offline").wantOK(t)
 	return dir
 }

@@ -41,6 +41,8 @@ func clientState(r config.ClientRecord, now time.Time) string {
 	switch {
 	case r.Joined:
 		return "joined"
+	case now.Before(r.Expires) && r.Invitation != nil:
+		return "invited once until " + r.Expires.Local().Format("2006-01-02 15:04")
 	case now.Before(r.Expires):
 		return "invited until " + r.Expires.Local().Format("2006-01-02 15:04")
 	}

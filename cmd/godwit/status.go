@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -70,11 +69,7 @@ const refresh = time.Second
 func repeat(cmd *cobra.Command, show func() error) error {
 	every := time.NewTicker(refresh)
 	defer every.Stop()
-	terminal := false
-	if f, ok := cmd.OutOrStdout().(*os.File); ok {
-		info, err := f.Stat()
-		terminal = err == nil && info.Mode()&os.ModeCharDevice != 0
-	}
+	terminal := isTerminal(cmd.OutOrStdout())
 	for {
 		if terminal {
 			fmt.Fprint(cmd.OutOrStdout(), "\x1b[H\x1b[2J") // home, and clear

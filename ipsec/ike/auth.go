@@ -163,6 +163,7 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 	// One client, one IKE SA: whatever is left of an earlier life may go.
 	ps = append(ps, &message.Notify{NotifyType: message.InitialContact})
 	ps = append(ps, s.mobikeOffer()...)
+	ps = append(ps, s.enrolment()...)
 	if s.ini.PeerKey != nil {
 		ps = append(ps, &message.CertRequest{Encoding: message.CertRawPublicKey})
 	}
@@ -196,7 +197,7 @@ func (s *Session) authResponse(now time.Time, sa *ikeSA, r *request, ps []messag
 	refused := message.FindError(ps)
 	if id == nil || auth == nil {
 		if refused != nil {
-			s.close(now, &NotifyError{refused.NotifyType})
+			s.close(now, refusedWith(refused.NotifyType, ps))
 			return
 		}
 		s.farewell(now, sa, message.InvalidSyntax, message.ErrSyntax)
@@ -284,11 +285,15 @@ func (s *Session) handleAuth(now time.Time, sa *ikeSA, ps []message.Payload) ([]
 	s.remote = identity(id)
 	key := rawKey(ps)
 	peer, err := rc.Lookup(s.remote, key)
+	if err != nil && key != nil {
+		peer, err = s.enrol(sa, id, auth, key, ps, err)
+	}
 	if err == nil && peer == nil {
 		err = errors.New("unknown peer")
 	}
 	if err != nil {
-		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
+		reply, end := s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
+		return append(reply, reasonOf(err)...), end
 	}
 	if key != nil && peer.PublicKey != nil && !sameKey(key, peer.PublicKey) {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, ErrPeerKey))

@@ -150,6 +150,10 @@ type InitiatorConfig struct {
 	// proven its own by a certificate of Roots or SystemRoots. nil has none.
 	Login *Login
 
+	// Enrolment is shown to a responder that does not know PrivateKey yet, so that
+	// it may learn it; nil shows nothing. At most 1024 bytes.
+	Enrolment []byte
+
 	Request  Configuration     // CFG_REQUEST; nil sends none
 	TSi, TSr []TrafficSelector // nil means all of IPv4 and IPv6
 }
@@ -177,7 +181,12 @@ type ResponderConfig struct {
 	// Lookup finds the peer that claims to be id; key is the raw public key
 	// that it showed, nil when it uses a shared key. An error refuses it with
 	// AUTHENTICATION_FAILED. The claim is not yet proven when Lookup runs.
+	// An error that wraps a Reason tells it to a peer that can prove its raw key.
 	Lookup func(id Identity, key ed25519.PublicKey) (*Peer, error)
+
+	// Enrol decides about a peer that Lookup does not know, that has proven to
+	// hold key, and that showed proof (InitiatorConfig.Enrolment). nil takes none.
+	Enrol func(key ed25519.PublicKey, proof []byte) (*Peer, error)
 
 	// Assign answers a CFG_REQUEST of an authenticated peer. An error refuses
 	// the Child SA with INTERNAL_ADDRESS_FAILURE. A peer that asks for no

@@ -31,7 +31,7 @@ func TestErrors(t *testing.T) {
 	join := func(link string) (dir string) {
 		t.Helper()
 		dir = t.TempDir()
-		must(t, h, "client", "join", link, "--dir", dir)
+		must(t, h, "client", "join", link, "--dir", dir, "--offline")
 		return dir
 	}
 	initialise(serverDir)

@@ -113,7 +113,7 @@ func startClient(t *testing.T, s *server, host *netns.Client, args ...string) *c
 func joinClient(t *testing.T, s *server, host *netns.Client) *client {
 	t.Helper()
 	c := &client{host: host, dir: t.TempDir()}
-	must(t, host.Host, "client", "join", s.invite(t, host.Name), "--dir", c.dir)
+	must(t, host.Host, "client", "join", s.invite(t, host.Name), "--dir", c.dir, "--offline")
 	setOffload(t, filepath.Join(c.dir, "client.toml"))
 	return c
 }

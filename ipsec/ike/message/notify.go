@@ -45,6 +45,10 @@ const (
 	AuthLifetime              NotifyType = 16403
 	FragmentationSupported    NotifyType = 16430 // RFC 7383
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
+
+	// Ours, from the private range: docs/protocol.md.
+	Enrolment NotifyType = 40960 + 'g'
+	Refused   NotifyType = 40960 + 'r'
 )
 
 var notifyNames = map[NotifyType]string{
@@ -81,6 +85,8 @@ var notifyNames = map[NotifyType]string{
 	AuthLifetime:               "AUTH_LIFETIME",
 	FragmentationSupported:     "IKEV2_FRAGMENTATION_SUPPORTED",
 	SignatureHashAlgorithms:    "SIGNATURE_HASH_ALGORITHMS",
+	Enrolment:                  "GODWIT_ENROLMENT",
+	Refused:                    "GODWIT_REFUSED",
 }
 
 // String gives the name of the RFC.
