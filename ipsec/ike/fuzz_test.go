@@ -67,13 +67,56 @@ func FuzzSession(f *testing.F) {
 		s[4] = 9
 		f.Add(append(s, plain...))
 	}
+	// A login in which one message has been changed by hand.
+	kit := edKit(f)
+	for i := range 2 * 4 {
+		step, of := i/2, byte(8+i%2)
+		p := newPair(f, kit.logins("carol", "wrong"))
+		p.toResponder()
+		p.toInitiator()
+		s := []byte{0, 1}
+		for range step {
+			if p.toResponder(); len(p.toI) == 1 {
+				s = append(s, 0, 1)
+				p.toInitiator()
+			}
+		}
+		from, k := p.i, p.toR[0]
+		if of == 9 {
+			p.toResponder()
+			for _, from = range p.r.bySPI {
+			}
+			k = p.toI[0]
+			s = append(s, 0)
+		}
+		m, err := message.Parse(k.msg)
+		if err != nil {
+			f.Fatal(err)
+		}
+		e, _ := message.Find[*message.Encrypted](m.Payloads)
+		to := &opener{from.sa.out.aead, from.sa.out.salt}
+		plain, err := to.Open(e.Body, k.msg[:e.Offset])
+		if err != nil {
+			f.Fatal(err)
+		}
+		s = append(s, of, byte(m.Exchange), byte(e.First), byte(of)-8, byte(len(plain)>>8), byte(len(plain)))
+		s = append(s, plain...)
+		for len(s)%4 != 2 {
+			s = append(s, 10)
+		}
+		f.Add(s)
+	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) > 4096 {
 			return
 		}
+		login := len(script)%4 >= 2
 		p := newPair(t, func(p *pair) {
 			if len(script)%2 == 1 {
 				p.ic.FragmentSize, p.rc.FragmentSize = minFragmentSize, minFragmentSize
+			}
+			if login {
+				kit.logins("carol", "wrong")(p)
 			}
 		})
 		next := func() int {
@@ -161,6 +204,9 @@ func FuzzSession(f *testing.F) {
 				if next() == 7 {
 					p.i.Delete(p.now)
 				}
+			}
+			if login && (p.i.state == stateEstablished || len(p.r.Sessions()) > 0) {
+				t.Fatal("a login without the password")
 			}
 			check(t, p.i)
 			for _, s := range p.r.bySPI {

@@ -6,6 +6,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha1"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -91,8 +92,16 @@ func TestLogin(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if a, ok := message.Find[*message.Auth](ps); !ok || a.Method != tt.method {
-				t.Errorf("AUTH %+v, want method %d", a, tt.method)
+			a, ok := message.Find[*message.Auth](ps)
+			if !ok || a.Method != tt.method {
+				t.Fatalf("AUTH %+v, want method %d", a, tt.method)
+			}
+			if tt.method == message.AuthRSA {
+				// Those from before RFC 7427 expect SHA-1.
+				sum := sha1.Sum(p.i.signedOctets(p.i.sa, false, findID(ps, message.TypeIDr)))
+				if err := rsa.VerifyPKCS1v15(&rsaKey.PublicKey, crypto.SHA1, sum[:], a.Data); err != nil {
+					t.Error(err)
+				}
 			}
 			p.establish()
 			p.wantOneChild()
@@ -215,20 +224,56 @@ func TestLoginLimits(t *testing.T) {
 	p = newPair(t, kit.logins("carol", "pass of carol"))
 	for range 3 {
 		p.toResponder()
-		p.toI = p.toI[len(p.toI)-1:]
 		p.toInitiator()
 	}
+	if d := p.silence(); d != loginLifetime {
+		t.Errorf("half open for %v", d)
+	}
+	// One that has been refused has no reason to stay.
+	p = newPair(t, kit.logins("carol", "wrong"))
+	for range 4 {
+		p.toResponder()
+		p.toInitiator()
+	}
+	if d := p.silence(); d != halfOpenLifetime {
+		t.Errorf("half open for %v after it was refused", d)
+	}
+}
+
+// silence ends what the initiator says, and tells how long the responder waits.
+func (p *pair) silence() time.Duration {
+	p.t.Helper()
 	p.toR = nil
 	start := p.now
 	for p.r.halfOpen > 0 {
 		if p.r.NextTimeout().IsZero() {
-			t.Fatal("it stays half open")
+			p.t.Fatal("it stays half open")
 		}
 		p.now = p.r.NextTimeout()
 		p.r.Advance(p.now)
 	}
-	if d := p.now.Sub(start); d != loginLifetime {
-		t.Errorf("half open for %v", d)
+	return p.now.Sub(start)
+}
+
+// A long chain of certificates goes in fragments, at both ends.
+func TestLoginFragments(t *testing.T) {
+	kit := edKit(t)
+	for range 6 {
+		// Certificates of others do no harm.
+		kit.chain = append(kit.chain, issue(t, testKey(20), nil, nil, late, strings.Repeat("x", 600)).Raw)
+	}
+	p := newPair(t, kit.logins("carol", "pass of carol"))
+	p.establish()
+	p.wantOneChild()
+	longest, parts := 0, 0
+	for _, b := range p.raw {
+		longest = max(longest, len(b))
+		if h, err := message.ParseHeader(b); err == nil && h.ID == 1 && h.Response() {
+			parts++
+		}
+	}
+	if longest > defaultFragmentSize || parts < 4 {
+		t.Errorf("%d messages of up to %d bytes", parts, longest)
 	}
 }
 
@@ -246,6 +291,19 @@ func TestLoginUnderLoss(t *testing.T) {
 	})
 	p.pass(30 * time.Second)
 	p.wantOneChild()
+}
+
+// Logging in costs no try, however often it is done.
+func TestLoginOften(t *testing.T) {
+	p := newPair(t, edKit(t).logins("carol", "pass of carol"))
+	p.establish()
+	for range 3 * maxTries {
+		p.connect()
+		p.run()
+		if p.i.state != stateEstablished {
+			t.Fatalf("it is %v: %v", p.i.state, p.eventsI)
+		}
+	}
 }
 
 // INITIAL_CONTACT is about the user that logged in, whatever IDi says.
