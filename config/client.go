@@ -32,11 +32,14 @@ func (t *table) client() (*Client, error) {
 		}
 	}
 	c.ServerKey = t.publicKey("server_key")
-	hash := t.need("cert_hash", strings.Repeat("0", 64))
-	if b, err := hex.DecodeString(hash); err == nil && len(b) == len(c.CertHash) {
-		copy(c.CertHash[:], b)
-	} else {
-		t.fail("cert_hash", "not a SHA-256", "it is 64 hexadecimal digits; copy it whole")
+	c.Verify = t.oneOf("verify", "pin", "webpki")
+	if _, given := t.values["cert_hash"]; given || c.Verify == "pin" {
+		hash := t.need("cert_hash", strings.Repeat("0", 64))
+		if b, err := hex.DecodeString(hash); err == nil && len(b) == len(c.CertHash) {
+			copy(c.CertHash[:], b)
+		} else {
+			t.fail("cert_hash", "not a SHA-256", "it is 64 hexadecimal digits; copy it whole")
+		}
 	}
 	c.WebSocketPath = t.path()
 	c.Enrolment = t.enrolment()
@@ -44,7 +47,6 @@ func (t *table) client() (*Client, error) {
 	c.NoTLS = !t.flag("tls", true)
 	c.ServerName = t.optional("server_name")
 	c.HTTPHost = t.optional("http_host")
-	c.Verify = t.oneOf("verify", "pin", "webpki")
 	c.Fingerprint = t.oneOf("fingerprint", "chrome", "firefox", "go")
 	c.Proxy = t.proxy()
 	if err := t.local(c); err != nil {
@@ -69,7 +71,6 @@ func (c *Client) Encode() []byte {
 		{"", "name", c.Name},
 		{"The server and what it is known by.", "server", c.Server},
 		{"", "server_key", base64.StdEncoding.EncodeToString(c.ServerKey)},
-		{"", "cert_hash", hex.EncodeToString(c.CertHash[:])},
 		{"", "websocket_path", c.WebSocketPath},
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
@@ -84,7 +85,10 @@ func (c *Client) Encode() []byte {
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 	}
 	if len(c.Enrolment) > 0 {
-		lines = slices.Insert(lines, 5, line{"Tells the server this client's key.", "enrolment", base64.StdEncoding.EncodeToString(c.Enrolment)})
+		lines = slices.Insert(lines, 4, line{"Tells the server this client's key.", "enrolment", base64.StdEncoding.EncodeToString(c.Enrolment)})
+	}
+	if c.CertHash != [32]byte{} {
+		lines = slices.Insert(lines, 3, line{"", "cert_hash", hex.EncodeToString(c.CertHash[:])})
 	}
 	return render("godwit client; every key is explained in reference-client.toml.", lines)
 }

@@ -55,6 +55,9 @@ func JoinClient(dir string, l *Link) (*ClientDir, error) {
 		Name: l.Name, Server: l.Endpoint, ServerKey: l.ServerKey, CertHash: l.CertHash, WebSocketPath: l.WebSocketPath,
 		Enrolment: enrolment, Listen: DefaultListen, Encapsulations: DefaultEncapsulations(),
 	}
+	if c.CertHash == [32]byte{} {
+		c.Verify = "webpki" // the link says so
+	}
 	text := c.Encode()
 	if _, err := ParseClient(file, text); err != nil {
 		return nil, err

@@ -75,6 +75,8 @@ type Server struct {
 	// WebSocketPath is the secret request path of the websocket encapsulation.
 	// It is required and begins with a slash.
 	WebSocketPath string
+	// Web is the port as visitors without a key see it.
+	Web Web
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool
@@ -98,7 +100,7 @@ type Client struct {
 	// ServerKey is pinned. It is required.
 	ServerKey ed25519.PublicKey
 	// CertHash is the SHA-256 of the server's certificate in DER, pinned. It
-	// is required.
+	// is required, unless Verify is webpki.
 	CertHash [32]byte
 	// WebSocketPath is the secret request path. It is required.
 	WebSocketPath string

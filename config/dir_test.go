@@ -466,3 +466,29 @@ func TestDefaultDir(t *testing.T) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }
+
+// A link of a server whose certificate is the Web PKI's says so, and a client's
+// folder does not pin then.
+func TestLinkByWebPKI(t *testing.T) {
+	d, err := InitServer(filepath.Join(t.TempDir(), "s"), Server{
+		Endpoint: "vpn.example.org:443", Listen: DefaultListen, Pool4: DefaultPool4, Pool6: DefaultPool6, Encapsulations: DefaultEncapsulations(),
+		Web: Web{ACMEHosts: []string{"vpn.example.org"}, ACMEDirectory: DefaultACMEDirectory, Verify: "webpki"},
+	}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := d.Invite("laptop", time.Now(), time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err = ParseLink(l.String(), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := JoinClient(filepath.Join(t.TempDir(), "c"), l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Config.Verify != "webpki" || c.Config.CertHash != [32]byte{} {
+		t.Errorf("the client verifies by %q, with the hash %x", c.Config.Verify, c.Config.CertHash)
+	}
+}

@@ -15,6 +15,8 @@ var samples = map[string]map[string]string{
 	"server": {
 		"endpoint": "other.example.org:8443", "listen": "127.0.0.1:5", "allow": "192.0.2.0/24,10.0.0.0/8",
 		"pool4": "10.9.0.0/24", "pool6": "fd00:1::/64", "encapsulations": "tcp, udp", "websocket_path": "/other",
+		"site": "/var/www", "plain_http": "redirect", "trusted_proxies": "10.0.0.0/8,192.0.2.1", "verify": "webpki", "stealth": "true",
+		"certificate_file": "a.crt", "certificate_key_file": "a.key", "acme_hosts": "vpn.example.org", "acme_directory": "https://ca.example/",
 		"offload": "false", "log_level": "debug",
 		"ikev2.identity": "other.example.org", "ikev2.listen": "127.0.0.1:4500", "ikev2.dns": "192.0.2.1,2001:db8::1",
 		"ikev2.certificate_file": "a.crt", "ikev2.certificate_key_file": "a.key", "ikev2.ca_file": "b.crt",
@@ -37,6 +39,8 @@ func base(role, key string) string {
 	switch {
 	case role == "server" && strings.HasPrefix(key, "ikev2.c"):
 		return minimalServer + "[ikev2]\ncertificate_file = \"x\"\ncertificate_key_file = \"y\"\nca_file = \"z\"\n"
+	case role == "server" && strings.HasPrefix(key, "certificate_"):
+		return minimalServer + "certificate_file = \"x\"\ncertificate_key_file = \"y\"\n"
 	case role == "server":
 		return minimalServer
 	case strings.HasPrefix(key, "gateway.c"):

@@ -45,7 +45,7 @@ const maxLink = 4096
 type Link struct {
 	Endpoint      string // host:port of the server
 	ServerKey     ed25519.PublicKey
-	CertHash      [32]byte // SHA-256 of the server's certificate in DER
+	CertHash      [32]byte // SHA-256 of the server's certificate in DER; zero: the Web PKI decides
 	WebSocketPath string
 	Name          string // what the server calls the client
 	// Seed is of the client's private key; with Once it is of the invitation's,

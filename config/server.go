@@ -28,6 +28,7 @@ func (t *table) server() (*Server, error) {
 	s.Pool6 = t.pool("pool6", DefaultPool6)
 	s.Encapsulations = t.encapsulations()
 	s.WebSocketPath = t.path()
+	s.Web = t.web()
 	s.NoOffload = !t.flag("offload", true)
 	s.LogLevel = t.level()
 	s.IKEv2 = t.ikev2(s)
@@ -50,7 +51,7 @@ func (s *Server) Encode() []byte {
 	for _, p := range s.Allow {
 		allow = append(allow, p.String())
 	}
-	return render("godwit server; every key is explained in reference-server.toml.", []line{
+	return render("godwit server; every key is explained in reference-server.toml.", append([]line{
 		{"Where clients dial; links carry it.", "endpoint", s.Endpoint},
 		{"The one address and port of all encapsulations.", "listen", s.Listen.String()},
 		{"Ranges that clients may reach although they are private, loopback or link-local.", "allow", allow},
@@ -60,5 +61,5 @@ func (s *Server) Encode() []byte {
 		{"Secret: whoever asks for another path sees an ordinary web server.", "websocket_path", s.WebSocketPath},
 		{"debug, info, warn or error", "log_level", levelName(s.LogLevel)},
 		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
-	})
+	}, s.Web.lines()...))
 }

@@ -72,8 +72,21 @@ func (d *ServerDir) Where(key string) string { return d.read.where(key) }
 // Changed names the keys that say something else in next, in order.
 func (d *ServerDir) Changed(next *ServerDir) []string { return changed(d.read.raw, next.read.raw) }
 
-// CertHash is the SHA-256 of the certificate in DER, which clients pin.
-func (d *ServerDir) CertHash() [32]byte { return sha256.Sum256(d.Certificate.Certificate[0]) }
+// CertHash is the SHA-256 of the certificate in DER, which clients pin. It is zero
+// where they are to ask the Web PKI.
+func (d *ServerDir) CertHash() [32]byte {
+	if d.Config.Web.Verify == "webpki" {
+		return [32]byte{}
+	}
+	return sha256.Sum256(d.Certificate.Certificate[0])
+}
+
+// CertificateFiles gives the paths of the files of Config.Web.CertificateFile and
+// its key; ok is false if none are named.
+func (d *ServerDir) CertificateFiles() (certificate, key string, ok bool) {
+	w := d.Config.Web
+	return in(d.path, w.CertificateFile), in(d.path, w.CertificateKeyFile), w.CertificateFile != ""
+}
 
 // InitServer makes a server's folder. Keys that lie there already are kept, so
 // an interrupted run can be repeated; a folder with settings is left alone and
@@ -138,7 +151,13 @@ func LoadServer(dir string, over ...Override) (*ServerDir, error) {
 	if d.Key, err = readKey(filepath.Join(dir, serverKey)); err != nil {
 		return nil, err
 	}
-	if d.Certificate, err = loadCertificate(dir); err != nil {
+	if files := (CertificateFiles{Certificate: s.Web.CertificateFile, Key: s.Web.CertificateKeyFile}); files.Certificate != "" {
+		c, err := files.load(dir)
+		if err != nil {
+			return nil, err
+		}
+		d.Certificate = c.Certificate
+	} else if d.Certificate, err = loadCertificate(dir); err != nil {
 		return nil, err
 	}
 	if k := s.IKEv2; k != nil {

@@ -76,6 +76,10 @@ func TestEncodeParsesBack(t *testing.T) {
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Pool4: netip.MustParsePrefix("172.20.0.0/24"), Pool6: netip.MustParsePrefix("fd00::/100"),
 		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", LogLevel: slog.LevelWarn, NoOffload: true,
+		Web: Web{
+			Site: "http://127.0.0.1:8080", RedirectHTTP: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
+			CertificateFile: "a.crt", CertificateKeyFile: "a.key", ACMEDirectory: "https://ca.example/", Verify: "pin", Stealth: true,
+		},
 	}
 	got, err := ParseServer("server.toml", s.Encode())
 	if err != nil || !reflect.DeepEqual(got, s) {
@@ -120,6 +124,13 @@ func TestServerMistakes(t *testing.T) {
 		{"esp alone", minimalServer + `encapsulations = ["esp"]`, []string{"encapsulations", "alone", "udp"}},
 		{"no encapsulation", minimalServer + `encapsulations = []`, []string{"encapsulations", "esp, udp, tcp, websocket"}},
 		{"an odd path", `endpoint = "a:1"` + "\n" + `websocket_path = "/a b"`, []string{"websocket_path"}},
+		{"a proxy with host bits", minimalServer + `trusted_proxies = ["10.0.0.1/8"]`, []string{"trusted_proxies", "the range is 10.0.0.0/8"}},
+		{"a certificate without its key", minimalServer + `certificate_file = "a"`, []string{"certificate_file", "two files"}},
+		{"an address for ACME", minimalServer + `acme_hosts = ["192.0.2.1"]`, []string{"acme_hosts", "not the name of a host"}},
+		{"ACME and files", minimalServer + `acme_hosts = ["a.example"]` + "\ncertificate_file = \"a\"\ncertificate_key_file = \"b\"", []string{"acme_hosts", "two certificates"}},
+		{"ACME and a pin", minimalServer + `acme_hosts = ["a.example"]` + "\nverify = \"pin\"", []string{"verify", "cannot be pinned"}},
+		{"ACME without TLS", minimalServer + `acme_directory = "http://ca.example/"`, []string{"acme_directory", "https"}},
+		{"another way for plain HTTP", minimalServer + `plain_http = "close"`, []string{"plain_http", "site, redirect"}},
 		{"a log level", minimalServer + `log_level = "loud"`, []string{"log_level", "debug, info, warn or error"}},
 		{"not TOML", minimalServer + "listen = [\n\n", []string{"not valid TOML", "server.toml line"}},
 		{"a key twice", minimalServer + minimalServer, []string{"not valid TOML", "endpoint"}},

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"math"
 	"net"
@@ -113,7 +114,18 @@ func (r *direct) lookInside(conn net.Conn, d *config.ClientDir, host string) {
 		taken := e.EarlyTaken()
 		r.FastOpen = &taken
 	}
-	cert := secure.ConnectionState().PeerCertificates[0]
+	chain := secure.ConnectionState().PeerCertificates
+	cert := chain[0]
+	if d.Config.Verify == "webpki" {
+		o := x509.VerifyOptions{DNSName: name, Intermediates: x509.NewCertPool()}
+		for _, c := range chain[1:] {
+			o.Intermediates.AddCert(c)
+		}
+		if _, err := cert.Verify(o); err != nil {
+			r.Interceptor = cert.Issuer.String()
+			r.TLSError = "the certificate is not trusted: " + lastCause(err)
+		}
+	}
 	if d.Config.Verify != "webpki" && sha256.Sum256(cert.Raw) != d.Config.CertHash {
 		r.Interceptor = cert.Issuer.String()
 		r.TLSError = "the certificate is not the server's: it was issued by " + cert.Issuer.String()

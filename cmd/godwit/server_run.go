@@ -43,6 +43,11 @@ func newServerRun() *cobra.Command {
 		if sc.KeyLog, err = openKeyLog(*keys, logger); err != nil {
 			return err
 		}
+		content, err := setWeb(&sc, d, logger)
+		if err != nil {
+			return err
+		}
+		defer content.Close()
 		if sc.Guests, err = guestsConfig(d, logger); err != nil {
 			return err
 		}
