@@ -11,8 +11,10 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -21,9 +23,19 @@ import (
 )
 
 // A pki is an authority with a certificate for each end, in PEM.
-type pki struct{ ca, gwCert, gwKey, clCert, clKey string }
+type pki struct {
+	ca, gwCert, gwKey, clCert, clKey string
+	between                          []string // authorities between the ends and ca, nearest first
+}
 
-func newPKI(t *testing.T, kind string) (p pki) {
+func newPKI(t *testing.T, kind string) pki {
+	t.Helper()
+	return newChain(t, kind, 0, 0)
+}
+
+// newChain is newPKI with a number of authorities between, and all certificates
+// longer by so many bytes.
+func newChain(t *testing.T, kind string, between, longer int) (p pki) {
 	t.Helper()
 	key := func() (k crypto.Signer) {
 		var err error
@@ -48,6 +60,8 @@ func newPKI(t *testing.T, kind string) (p pki) {
 			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageDigitalSignature,
+			// Nobody knows this extension, and nobody has to.
+			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, longer)}},
 		}
 	}
 	caKey, ca := key(), template("test authority")
@@ -60,6 +74,12 @@ func newPKI(t *testing.T, kind string) (p pki) {
 		return toPEM(der)
 	}
 	p.ca = sign(ca, caKey)
+	for i := range between {
+		k, c := key(), template("authority "+strconv.Itoa(i))
+		c.IsCA, c.KeyUsage = true, x509.KeyUsageCertSign
+		p.between = append([]string{sign(c, k)}, p.between...)
+		caKey, ca = k, c
+	}
 	gwKey, gw := key(), template(gatewayName)
 	gw.DNSNames = []string{gatewayName}
 	gw.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}
@@ -68,6 +88,19 @@ func newPKI(t *testing.T, kind string) (p pki) {
 	p.gwCert, p.gwKey = sign(gw, gwKey), pkcs8(t, gwKey)
 	p.clCert, p.clKey = sign(cl, clKey), pkcs8(t, clKey)
 	return p
+}
+
+// gwChain and clChain are the ends' certificates with those between.
+func (p pki) gwChain() string { return p.gwCert + strings.Join(p.between, "") }
+func (p pki) clChain() string { return p.clCert + strings.Join(p.between, "") }
+
+// with adds the authorities to the files of a strongSwan.
+func (p pki) with(files map[string]string) map[string]string {
+	files["x509ca/ca.crt"] = p.ca
+	for i, c := range p.between {
+		files["x509ca/between"+strconv.Itoa(i)+".crt"] = c
+	}
+	return files
 }
 
 // strongSwanCertificate makes a strongSwan that uses the certificate of one end.
@@ -80,9 +113,7 @@ func (p pki) strongSwan(gateway bool, esp string) strongSwan {
 		gateway: gateway, esp: esp, secrets: " ",
 		local:  "auth = pubkey\n      certs = own.crt\n      id = " + mine,
 		remote: "auth = pubkey\n      cacerts = ca.crt\n      id = " + theirs,
-		files: map[string]string{
-			"x509/own.crt": cert, "x509ca/ca.crt": p.ca, "private/own.key": key,
-		},
+		files:  p.with(map[string]string{"x509/own.crt": cert, "private/own.key": key}),
 	}
 }
 
@@ -150,6 +181,6 @@ func TestServerCertificate(t *testing.T) {
 // authority.
 func certifiedServer(t *testing.T, n *netns.Network, p pki, userCA string) *server {
 	t.Helper()
-	return startServerWith(t, n, certificateLines, map[string]string{"own.crt": p.gwCert, "own.key": p.gwKey, "ca.crt": userCA},
+	return startServerWith(t, n, certificateLines, map[string]string{"own.crt": p.gwChain(), "own.key": p.gwKey, "ca.crt": userCA},
 		[]string{"user", "add", "carol", "--id", clientName, "--certificate"})
 }

@@ -22,7 +22,7 @@ const (
 func eapServer(t *testing.T, n *netns.Network, p pki) *server {
 	t.Helper()
 	return startServerUser(t, n, "certificate_file = \"own.crt\"\ncertificate_key_file = \"own.key\"\n",
-		map[string]string{"own.crt": p.gwCert, "own.key": p.gwKey}, eapPassword,
+		map[string]string{"own.crt": p.gwChain(), "own.key": p.gwKey}, eapPassword,
 		[]string{"user", "add", eapUser, "--password", "--secret-stdin"})
 }
 
@@ -44,7 +44,7 @@ func (p pki) eapGateway(esp string) strongSwan {
 		local:   "auth = pubkey\n      certs = own.crt\n      id = " + gatewayName,
 		remote:  "auth = eap-mschapv2\n      eap_id = %any",
 		secrets: "eap-user {\n    id = " + eapUser + "\n    secret = \"" + eapPassword + "\"\n  }",
-		files:   map[string]string{"x509/own.crt": p.gwCert, "private/own.key": p.gwKey, "x509ca/ca.crt": p.ca},
+		files:   p.with(map[string]string{"x509/own.crt": p.gwCert, "private/own.key": p.gwKey}),
 	}
 }
 
@@ -142,5 +142,135 @@ func TestClientEAPRefused(t *testing.T) {
 				t.Errorf("it says %q", line)
 			}
 		})
+	}
+}
+
+// Logins work through NATs, where what a client calls itself, its address, is one
+// that others have too.
+func TestEAPNAT(t *testing.T) {
+	p := newPKI(t, "ecdsa")
+	for _, both := range []bool{false, true} {
+		name := "at the client's side"
+		if both {
+			name = "on both sides"
+		}
+		t.Run("client "+name, func(t *testing.T) {
+			n, server := natNetwork(t, gatewayNetwork, both)
+			startCharon(t, n.Server, p.eapGateway(""))
+			c := eapClient(t, n.Clients[0].Host, p.ca, eapUser, eapPassword)
+			c.edit(netns.ServerIPv4.String(), server)
+			c.run()
+			echoes(t, within(t, time.Minute), c.DialContext, echoAddress, 1<<16)
+		})
+		t.Run("server "+name, func(t *testing.T) {
+			n, server := natNetwork(t, serverNetwork, both)
+			eapServer(t, n, p)
+			w := p.eapRoadWarrior(eapUser, eapPassword, "")
+			w.server, w.port = server, 500 // as built-in clients do
+			cl := startCharon(t, n.Clients[0].Host, w)
+			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+				t.Fatalf("not connected: %s", out)
+			}
+			echoes(t, within(t, time.Minute), n.Clients[0].DialContext, echoAddress, 1<<16)
+		})
+	}
+}
+
+// Peers that know nothing of RFC 7427, as Windows, sign and verify as RFC 7296 and
+// RFC 4754 say; others sign by RSASSA-PSS.
+func TestEAPSignatures(t *testing.T) {
+	for _, tt := range []struct{ kind, charon, theirs, ours string }{
+		{"rsa", "signature_authentication = no", "RSA signature", "RSA signature"},
+		{"ecdsa", "signature_authentication = no", "ECDSA-256", "ECDSA-256"},
+		{"rsa", "rsa_pss = yes", "RSA_EMSA_PSS", "RSA_EMSA_PKCS1_SHA2_256"}, // it verifies PKCS #1 too
+	} {
+		p := newPKI(t, tt.kind)
+		t.Run("client "+tt.kind+" "+tt.charon, func(t *testing.T) {
+			n := gatewayNetwork(t, netns.Config{})
+			gw := p.eapGateway("")
+			gw.charon = tt.charon
+			g := startCharon(t, n.Server, gw)
+			c := eapClient(t, n.Clients[0].Host, p.ca, eapUser, eapPassword)
+			c.run()
+			echoes(t, within(t, time.Minute), c.DialContext, echoAddress, 1<<12)
+			if log := g.log(); !strings.Contains(log, "(myself) with "+tt.theirs) {
+				t.Errorf("it did not sign with %s", tt.theirs)
+			}
+		})
+		t.Run("server "+tt.kind+" "+tt.charon, func(t *testing.T) {
+			n := serverNetwork(t, netns.Config{})
+			eapServer(t, n, p)
+			w := p.eapRoadWarrior(eapUser, eapPassword, "")
+			w.charon = tt.charon
+			cl := startCharon(t, n.Clients[0].Host, w)
+			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+				t.Fatalf("not connected: %s", out)
+			}
+			if log := cl.log(); !strings.Contains(log, "'"+gatewayName+"' with "+tt.ours) {
+				t.Errorf("we did not sign with %s", tt.ours)
+			}
+		})
+	}
+}
+
+// A chain of certificates of 4 KB and more makes IKE fragment, whichever end shows
+// it and whoever logs in.
+func TestLongChain(t *testing.T) {
+	p := newChain(t, "rsa", 2, 700)
+	if n := len(p.gwChain()) * 3 / 4; n < 4096 {
+		t.Fatalf("the chain has %d bytes", n)
+	}
+	for _, password := range []bool{true, false} {
+		name := "certificates"
+		if password {
+			name = "password"
+		}
+		t.Run("client "+name, func(t *testing.T) {
+			n := gatewayNetwork(t, netns.Config{})
+			gw := p.strongSwan(true, "")
+			if password {
+				gw = p.eapGateway("")
+			}
+			g := startCharon(t, n.Server, gw)
+			c := eapClient(t, n.Clients[0].Host, p.ca, eapUser, eapPassword)
+			if !password {
+				c = newClient(t, n.Clients[0].Host, "identity = \""+gatewayName+"\"\nlocal = \""+clientName+"\"\n"+certificateLines,
+					map[string]string{"own.crt": p.clChain(), "own.key": p.clKey, "ca.crt": p.ca})
+			}
+			c.run()
+			echoes(t, within(t, time.Minute), c.DialContext, echoAddress, 1<<12)
+			fragmented(t, g, !password)
+		})
+		t.Run("server "+name, func(t *testing.T) {
+			n := serverNetwork(t, netns.Config{})
+			w := p.strongSwan(false, "")
+			if password {
+				w = p.eapRoadWarrior(eapUser, eapPassword, "")
+				eapServer(t, n, p)
+			} else {
+				certifiedServer(t, n, p, p.ca)
+			}
+			cl := startCharon(t, n.Clients[0].Host, w)
+			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+				t.Fatalf("not connected: %s", out)
+			}
+			echoes(t, within(t, time.Minute), n.Clients[0].DialContext, echoAddress, 1<<12)
+			fragmented(t, cl, true)
+			if !password && !strings.Contains(cl.log(), "into 4 fragments") && !strings.Contains(cl.log(), "into 5 fragments") {
+				t.Error("its own chain was not in fragments")
+			}
+		})
+	}
+}
+
+// fragmented checks that strongSwan sent or received IKE_AUTH in fragments.
+func fragmented(t *testing.T, c *charon, received bool) {
+	t.Helper()
+	want := "splitting IKE message"
+	if received {
+		want = "reassembled fragmented IKE message"
+	}
+	if log := c.log(); !strings.Contains(log, want) {
+		t.Errorf("strongSwan did not log %q", want)
 	}
 }
