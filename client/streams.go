@@ -89,6 +89,19 @@ func (c *Client) await(ctx context.Context) (*inner, error) {
 	}
 }
 
+// Gateway gives the server's inner address, where its services are. Before the
+// link is up it waits for it until ctx ends. A gateway that is not godwit has none.
+func (c *Client) Gateway(ctx context.Context) (netip.Addr, error) {
+	in, err := c.await(ctx)
+	switch {
+	case err != nil:
+		return netip.Addr{}, fmt.Errorf("the server's inner address: %w", err)
+	case !in.gateway.IsValid():
+		return netip.Addr{}, fmt.Errorf("the gateway has no inner address: %w", errors.ErrUnsupported)
+	}
+	return in.gateway, nil
+}
+
 // connect asks the service at the other end of conn for address and closes conn
 // if that fails.
 func connect(ctx context.Context, conn net.Conn, address string) error {

@@ -60,6 +60,7 @@ func (t *table) local(c *Client) error {
 	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Forward, _ = t.list("forward", "tcp 127.0.0.1:2222 git.example.org:22")
 	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
+	c.Tun = t.tun()
 	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
 	return t.done()

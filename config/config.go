@@ -133,6 +133,8 @@ type Client struct {
 	// Forward are ports of this machine that lead to targets, each written as
 	// "tcp 127.0.0.1:2222 git.example.org:22".
 	Forward []string
+	// Tun leads the whole machine through the tunnel.
+	Tun Tun
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

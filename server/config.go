@@ -90,6 +90,17 @@ type Config struct {
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
+// Gateways are the server's own inner addresses: the first of each pool.
+func (c *Config) Gateways() []netip.Addr {
+	var inner []netip.Addr
+	for _, pool := range []netip.Prefix{c.Pool4, c.Pool6} {
+		if pool.IsValid() {
+			inner = append(inner, pool.Masked().Addr().Next())
+		}
+	}
+	return inner
+}
+
 // A User is one client that may come in.
 type User struct {
 	Name           string

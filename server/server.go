@@ -77,14 +77,13 @@ func New(c Config) (*Server, error) {
 		children: make(map[uint32]*ike.Session),
 		carriers: make(map[mobility.CarrierID]held),
 	}
-	var inner []netip.Addr
-	if c.Pool4.IsValid() {
-		s.gateway4 = c.Pool4.Masked().Addr().Next()
-		inner = append(inner, s.gateway4)
-	}
-	if c.Pool6.IsValid() {
-		s.gateway6 = c.Pool6.Masked().Addr().Next()
-		inner = append(inner, s.gateway6)
+	inner := c.Gateways()
+	for _, a := range inner {
+		if a.Is4() {
+			s.gateway4 = a
+		} else {
+			s.gateway6 = a
+		}
 	}
 	if len(inner) == 0 {
 		return nil, errors.New("an inner pool is needed")

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"crypto"
 	"crypto/ed25519"
 	"errors"
@@ -145,6 +146,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		return client.Config{}, err
 	}
 	host, _, _ := net.SplitHostPort(d.Config.Server) // checked by package config
+	names := outsideOf(d).resolver
 	var list []transports.Transport
 	for _, n := range encapsulations {
 		switch transports.Name(n) {
@@ -168,7 +170,12 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 	}
 	for i, t := range list {
 		if upstream != nil && t.Name() != transports.UDP && t.Name() != transports.ESP {
-			list[i] = proxy.Wrap(t, upstream, proxy.Options{Target: d.Config.Server})
+			list[i] = proxy.Wrap(t, upstream, proxy.Options{
+				Target: d.Config.Server,
+				Resolve: func(ctx context.Context, host string) ([]netip.Addr, error) {
+					return names.LookupNetIP(ctx, "ip", host)
+				},
+			})
 		}
 	}
 	return client.Config{

@@ -65,7 +65,7 @@ func newClientRun() *cobra.Command {
 
 // runClient runs a client with its proxy and its control socket; adjust does
 // what flags say.
-func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config) error) error {
+func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config) error) (err error) {
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 
@@ -92,11 +92,19 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	defer cc.Places.Close()
 	stopWatching := watchNetwork(ctx, &cc, logger)
 	defer stopWatching()
+	if d.Config.Tun.Enabled {
+		outsideOf(d).lead(&cc)
+	}
 	c, err := client.New(cc)
 	if err != nil {
 		return &config.Error{What: "cannot start: " + lastCause(err), Where: d.Path(), Do: "correct client.toml, or join again", Err: err}
 	}
-	control, err := listenControl(socket, c.Status, c.Move)
+	whole, err := openMachine(d, c, logger)
+	if err != nil {
+		return err
+	}
+	defer func() { err = whole.close(d, err) }()
+	control, err := listenControl(socket, whole.status(c.Status), c.Move)
 	if err != nil {
 		return err
 	}
@@ -131,6 +139,9 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 		case <-ready:
 			ready = nil
 			again.Stop()
+			if err := whole.take(d); err != nil {
+				return err
+			}
 			fmt.Fprintln(cmd.OutOrStdout(), readyLine(c.Status(), ln.Addr()))
 		case <-again.C:
 			fmt.Fprintln(cmd.ErrOrStderr(), "godwit: "+notYet(c.Status(), d.Config.Server))
@@ -139,6 +150,8 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 		case err := <-results:
 			running--
 			return err
+		case err := <-whole.failed():
+			return machineError(d, err)
 		case <-ctx.Done():
 			return nil
 		}

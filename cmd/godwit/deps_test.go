@@ -21,6 +21,7 @@ var mayImport = map[string][]string{
 	"client":            {"client", "mobility", "tunnel", "transports", "ipsec"},
 	"client/forward":    {"tunnel/relay"},
 	"client/front":      {"tunnel/relay"},
+	"client/machine":    {"tunnel"},
 	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
 	"client/statuspage": {"client"},
 	"client/warm":       {},
@@ -78,8 +79,8 @@ var belongsTo = map[string][]string{
 	"github.com/coder/websocket":            {"transports/websocket"},
 	"github.com/refraction-networking/utls": {"transports/web"},
 	"github.com/pires/go-proxyproto":        {"transports/portmux"},
-	"github.com/things-go/go-socks5":        {"client/front", "client/forward", "server/egress"},
-	"github.com/vishvananda/netlink":        {"lab"},
+	"github.com/things-go/go-socks5":        {"client/front", "client/forward", "client/machine", "server/egress"},
+	"github.com/vishvananda/netlink":        {"client/machine", "lab"},
 	"github.com/vishvananda/netns":          {"lab"},
 }
 

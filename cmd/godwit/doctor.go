@@ -134,6 +134,7 @@ func registrationOf(ctx context.Context, d *config.ClientDir, found *diagnosis) 
 	ctx, cancel := context.WithCancel(ctx)
 	stop := watchNetwork(ctx, &cc, cc.Logger)
 	defer stop()
+	outsideOf(d).lead(&cc) // a client may have been killed that had closed the machine
 	defer cancel()
 	c, err := client.New(cc)
 	if err != nil {

@@ -15,9 +15,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/config"
-	"github.com/godwit-net/godwit/mobility/netwatch"
 	"github.com/godwit-net/godwit/transports"
-	"github.com/godwit-net/godwit/transports/system"
 )
 
 // directPatience bounds each step of the direct look.
@@ -52,8 +50,9 @@ func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r dire
 	step := func() (context.Context, context.CancelFunc) { return context.WithTimeout(ctx, directPatience) }
 	host, portText, _ := net.SplitHostPort(d.Config.Server) // checked by package config
 	port, _ := strconv.ParseUint(portText, 10, 16)
+	out := outsideOf(d)
 	rctx, cancel := step()
-	addrs, err := net.DefaultResolver.LookupNetIP(rctx, "ip", host)
+	addrs, err := out.resolver.LookupNetIP(rctx, "ip", host)
 	cancel()
 	if err != nil {
 		r.ResolveError = lastCause(err)
@@ -62,7 +61,7 @@ func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r dire
 	var local, remote netip.Addr
 	for _, remote = range addrs {
 		remote = remote.Unmap()
-		if local, err = netwatch.LocalAddress(remote); err == nil {
+		if local, err = out.mark.LocalAddress(remote); err == nil {
 			break
 		}
 	}
@@ -75,7 +74,7 @@ func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r dire
 
 	cctx, cancel := step()
 	defer cancel()
-	plain, err := system.New().DialTCP(cctx, local, at)
+	plain, err := out.network().DialTCP(cctx, local, at)
 	if err != nil {
 		r.ConnectError = lastCause(err)
 		return r
@@ -86,7 +85,7 @@ func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r dire
 	}
 	tctx, cancel := step()
 	defer cancel()
-	conn, _, err := transports.DialEarly(tctx, system.New(), local, at)
+	conn, _, err := transports.DialEarly(tctx, out.network(), local, at)
 	if err != nil {
 		r.ConnectError = lastCause(err)
 		return r

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,8 +38,9 @@ func newServerRun() *cobra.Command {
 		d.Logger = logger
 		sc := serverConfig(d, logger)
 		policy := egressPolicy(d)
-		sc.Egress = (&egress.Dialer{Policy: policy}).DialContext
-		sc.Datagrams = &egress.Datagrams{Policy: policy, Logger: logger}
+		names := egress.NameServer{Gateways: sc.Gateways(), Resolver: netip.AddrPortFrom(config.SystemResolver(), 53)}
+		sc.Egress = names.Dial((&egress.Dialer{Policy: policy}).DialContext)
+		sc.Datagrams = &egress.Datagrams{Policy: policy, Names: names, Logger: logger}
 		sc.IKELifetime, sc.ChildLifetime = *ikeLife, *childLife
 		if sc.KeyLog, err = openKeyLog(*keys, logger); err != nil {
 			return err

@@ -104,6 +104,9 @@ func printStatus(out io.Writer, s client.Status) error {
 	if p := s.Standby; p != nil {
 		fmt.Fprintf(w, "standby\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
 	}
+	if m := s.Machine; m != nil {
+		fmt.Fprintf(w, "machine\t%s\n", machineLine(*m))
+	}
 	fmt.Fprintf(w, "sent\t%s in %d packets\n", byteCount(s.BytesSent), s.PacketsSent)
 	fmt.Fprintf(w, "received\t%s in %d packets\n", byteCount(s.BytesReceived), s.PacketsReceived)
 	if p := s.Portal; p != nil {

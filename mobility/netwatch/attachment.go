@@ -55,14 +55,24 @@ func (a Attachment) Follow(next Attachment) (Attachment, bool) {
 
 // AttachmentTo tells how packets to remote would leave now. It sends nothing.
 // The error is the system's, such as that there is no route.
-func AttachmentTo(remote netip.Addr) (Attachment, error) {
-	source, err := LocalAddress(remote)
+func AttachmentTo(remote netip.Addr) (Attachment, error) { return Mark(0).AttachmentTo(remote) }
+
+// A Mark is the fwmark of the packets that are asked about, SO_MARK of
+// socket(7): rules may lead those that have it another way than all others
+// (ip-rule(8)). The zero Mark is none, and where there are no marks every Mark
+// is.
+type Mark uint32
+
+// AttachmentTo is AttachmentTo for packets with the mark. The process needs the
+// right to set it.
+func (m Mark) AttachmentTo(remote netip.Addr) (Attachment, error) {
+	source, err := m.LocalAddress(remote)
 	if err != nil {
 		return Attachment{}, err
 	}
 	a := Attachment{Source: source}
 	a.findInterface()
-	a.findGateway(remote.Unmap())
+	a.findGateway(remote.Unmap(), m)
 	return a, nil
 }
 

@@ -23,20 +23,23 @@ const tellsGateways = true
 
 // findGateway asks the kernel for the route to remote, and for what it knows of
 // the next hop and the interface.
-func (a *Attachment) findGateway(remote netip.Addr) { a.askRoute(remote, nil) }
+func (a *Attachment) findGateway(remote netip.Addr, m Mark) { a.askRoute(remote, m, nil) }
 
 // leadsTo does so for packets that leave by a's interface, and reports whether
 // there is a route.
-func (a *Attachment) leadsTo(remote netip.Addr) bool {
-	return a.askRoute(remote, attribute(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(a.Index))))
+func (a *Attachment) leadsTo(remote netip.Addr, m Mark) bool {
+	return a.askRoute(remote, m, attribute(unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, uint32(a.Index))))
 }
 
-func (a *Attachment) askRoute(remote netip.Addr, more []byte) bool {
+func (a *Attachment) askRoute(remote netip.Addr, m Mark, more []byte) bool {
 	if remote.Is6() != a.Source.Is6() {
 		return false
 	}
 	header := make([]byte, unix.SizeofRtMsg)
 	header[0], header[1] = family(remote), byte(remote.BitLen())
+	if m != 0 {
+		more = append(more, attribute(unix.RTA_MARK, binary.NativeEndian.AppendUint32(nil, uint32(m)))...)
+	}
 	route, err := ask(unix.RTM_GETROUTE, header, append(attribute(unix.RTA_DST, remote.AsSlice()), more...))
 	if err != nil {
 		return false
@@ -139,4 +142,19 @@ func attributesOf(b []byte, header int) (map[uint16][]byte, error) {
 		rest = rest[min((size+3)&^3, len(rest)):]
 	}
 	return found, nil
+}
+
+// Control sets the mark of a socket; it is for net.Dialer.Control.
+func (m Mark) Control(_, _ string, c syscall.RawConn) error {
+	if m == 0 {
+		return nil
+	}
+	var err error
+	if cerr := c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_MARK, int(m)) }); cerr != nil {
+		return cerr
+	}
+	if err != nil {
+		return fmt.Errorf("mark a socket: %w", err)
+	}
+	return nil
 }

@@ -3,6 +3,7 @@ package netwatch
 import (
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // maxInterfaces bounds how many interfaces are looked at.
@@ -13,8 +14,12 @@ const maxInterfaces = 64
 // counts that has an address of remote's IP version and a router, or that leads
 // to remote directly. Where the system does not tell of routers, all count that
 // have an address.
-func Attachments(remote netip.Addr) []Attachment {
-	first, err := AttachmentTo(remote)
+func Attachments(remote netip.Addr) []Attachment { return Mark(0).Attachments(remote) }
+
+// Attachments is Attachments for packets with the mark. Interfaces that except
+// names do not count.
+func (m Mark) Attachments(remote netip.Addr, except ...string) []Attachment {
+	first, err := m.AttachmentTo(remote)
 	if err != nil {
 		return nil
 	}
@@ -27,7 +32,10 @@ func Attachments(remote netip.Addr) []Attachment {
 		if i.Index == first.Index || i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || first.Source.IsLoopback() {
 			continue
 		}
-		if a, ok := through(i, remote.Unmap()); ok {
+		if slices.Contains(except, i.Name) {
+			continue
+		}
+		if a, ok := through(i, remote.Unmap(), m); ok {
 			list = append(list, a)
 		}
 	}
@@ -35,7 +43,7 @@ func Attachments(remote netip.Addr) []Attachment {
 }
 
 // through is how packets to remote would leave by i.
-func through(i net.Interface, remote netip.Addr) (Attachment, bool) {
+func through(i net.Interface, remote netip.Addr, m Mark) (Attachment, bool) {
 	addrs, err := i.Addrs()
 	if err != nil {
 		return Attachment{}, false
@@ -51,7 +59,7 @@ func through(i net.Interface, remote netip.Addr) (Attachment, bool) {
 		}
 		ones, _ := n.Mask.Size()
 		a := Attachment{Source: source, Prefix: netip.PrefixFrom(source, ones).Masked(), Interface: i.Name, Index: i.Index}
-		if !a.leadsTo(remote) {
+		if !a.leadsTo(remote, m) {
 			return Attachment{}, false
 		}
 		return a, a.Gateway.IsValid() || !tellsGateways || i.Flags&net.FlagPointToPoint != 0 || a.Prefix.Contains(remote)

@@ -12,6 +12,7 @@
 package netwatch
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -126,13 +127,17 @@ func look() string {
 // LocalAddress gives the source address that the system would use for packets
 // to remote now. It sends nothing. The error is the system's, such as that
 // there is no route.
-func LocalAddress(remote netip.Addr) (netip.Addr, error) {
+func LocalAddress(remote netip.Addr) (netip.Addr, error) { return Mark(0).LocalAddress(remote) }
+
+// LocalAddress is LocalAddress for packets with the mark.
+func (m Mark) LocalAddress(remote netip.Addr) (netip.Addr, error) {
 	if !remote.IsValid() {
 		return netip.Addr{}, fmt.Errorf("source address: %w", net.InvalidAddrError("no remote address"))
 	}
 	// Connecting a UDP socket makes the system choose; the port is of no
 	// importance, but zero is refused by some.
-	c, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(netip.AddrPortFrom(remote.Unmap(), 9)))
+	d := net.Dialer{Control: m.Control}
+	c, err := d.DialContext(context.Background(), "udp", netip.AddrPortFrom(remote.Unmap(), 9).String())
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("source address towards %v: %w", remote, err)
 	}

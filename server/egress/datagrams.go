@@ -46,6 +46,8 @@ type Datagrams struct {
 	// Listen opens a socket to send from; network is udp4 or udp6. Nil means
 	// the system's.
 	Listen func(network string) (net.PacketConn, error)
+	// Names answers what is asked of this end itself.
+	Names  NameServer
 	Logger *slog.Logger // nil discards
 }
 
@@ -130,7 +132,10 @@ func (s *datagramService) mapping(client netip.AddrPort) *mapping {
 		m.used.Store(time.Now().UnixNano())
 		return m
 	}
-	if len(s.mappings) >= maxMappings || s.count[client.Addr()] >= maxMappingsOfOne {
+	if s.count[client.Addr()] >= maxMappingsOfOne {
+		s.evict(client.Addr())
+	}
+	if len(s.mappings) >= maxMappings {
 		return nil
 	}
 	m := &mapping{s: s, client: client, to: net.UDPAddrFromAddrPort(client), queue: make(chan outgoing, mappingQueue), done: make(chan struct{})}
@@ -141,9 +146,28 @@ func (s *datagramService) mapping(client netip.AddrPort) *mapping {
 	return m
 }
 
+// evict ends the mapping of a client that was idle longest; mu is held.
+func (s *datagramService) evict(client netip.Addr) {
+	var oldest *mapping
+	for k, m := range s.mappings {
+		if k.Addr() == client && (oldest == nil || m.used.Load() < oldest.used.Load()) {
+			oldest = m
+		}
+	}
+	if oldest != nil {
+		oldest.close()
+		s.remove(oldest)
+	}
+}
+
 func (s *datagramService) forget(m *mapping) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.remove(m)
+}
+
+// remove forgets a mapping; mu is held.
+func (s *datagramService) remove(m *mapping) {
 	if s.mappings[m.client] == m {
 		delete(s.mappings, m.client)
 		if s.count[m.client.Addr()]--; s.count[m.client.Addr()] == 0 {
@@ -170,7 +194,8 @@ type mapping struct {
 	done   chan struct{}
 	once   sync.Once
 
-	sockets [2]net.PacketConn // for IPv4 and IPv6; run's own
+	asked   atomic.Pointer[netip.AddrPort] // the gateway of which names were asked
+	sockets [2]net.PacketConn              // for IPv4 and IPv6; run's own
 
 	mu    sync.Mutex
 	names map[string]resolved // run's own
@@ -225,15 +250,19 @@ func (m *mapping) send(o outgoing) error {
 	if err != nil {
 		return err
 	}
-	if err := m.s.d.Policy.Check(addr); err != nil {
+	to := netip.AddrPortFrom(addr, o.port)
+	if resolver, ok := m.s.d.Names.target(to); ok {
+		m.asked.Store(&to)
+		to = resolver
+	} else if err := m.s.d.Policy.Check(addr); err != nil {
 		return err
 	}
-	c, err := m.socket(addr)
+	c, err := m.socket(to.Addr())
 	if err != nil {
 		return err
 	}
-	m.allow(addr)
-	_, err = c.WriteTo(o.data, net.UDPAddrFromAddrPort(netip.AddrPortFrom(addr, o.port)))
+	m.allow(to.Addr())
+	_, err = c.WriteTo(o.data, net.UDPAddrFromAddrPort(to))
 	return err
 }
 
@@ -338,6 +367,9 @@ func (m *mapping) receive(c net.PacketConn) {
 			continue
 		}
 		m.used.Store(time.Now().UnixNano())
+		if asked := m.asked.Load(); asked != nil && source == m.s.d.Names.Resolver {
+			source = *asked // who was asked is who answers
+		}
 		head := statute.Datagram{DstAddr: statute.AddrSpec{IP: source.Addr().AsSlice(), Port: int(source.Port()), AddrType: statute.ATYPIPv4}}
 		if source.Addr().Is6() {
 			head.DstAddr.AddrType = statute.ATYPIPv6

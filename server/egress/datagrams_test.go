@@ -208,16 +208,28 @@ func TestMappingsEnd(t *testing.T) {
 	})
 }
 
-// One client cannot take all sockets.
+// One client cannot take all sockets: the one that was idle longest makes room.
 func TestMappingsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newUDPWorld(t)
 		defer w.end()
 		for i := range maxMappingsOfOne + 50 {
 			w.send(uint16(1000+i), "192.0.2.1:443", "x")
+			time.Sleep(time.Millisecond)
 		}
-		if n := len(w.sockets); n != maxMappingsOfOne {
-			t.Errorf("%d sockets, want %d", n, maxMappingsOfOne)
+		for i, f := range w.sockets {
+			closed := false
+			select {
+			case <-f.closed:
+				closed = true
+			default:
+			}
+			if want := i < 50; closed != want {
+				t.Errorf("socket %d is closed: %v, want %v", i, closed, want)
+			}
+		}
+		if n := len(w.sockets); n != maxMappingsOfOne+50 {
+			t.Errorf("%d sockets, want %d", n, maxMappingsOfOne+50)
 		}
 	})
 }

@@ -94,8 +94,8 @@ func (r *Router) Close() {
 // target gives where a packet to an address goes: to itself if the policy
 // allows, and questions for names to the resolver.
 func (r *Router) target(to netip.AddrPort) (netip.AddrPort, error) {
-	if r.isGateway(to.Addr()) && to.Port() == dnsPort && r.Resolver.IsValid() {
-		return r.Resolver, nil
+	if resolver, ok := (NameServer{r.Gateways, r.Resolver}).target(to); ok {
+		return resolver, nil
 	}
 	return to, r.Policy.Check(to.Addr())
 }
