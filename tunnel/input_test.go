@@ -46,6 +46,7 @@ func FuzzInput(f *testing.F) {
 		defer l6.Close()
 		for len(b) >= 2 {
 			n := min(int(b[0])<<8|int(b[1]), len(b)-2)
+			closeWindow(w.b, b[2:2+n])
 			w.b.Input([][]byte{b[2 : 2+n]})
 			b = b[2+n:]
 		}
@@ -60,6 +61,22 @@ func FuzzInput(f *testing.F) {
 			t.Fatalf("got %q, %v", got[:n], err)
 		}
 	})
+}
+
+// closeWindow makes a stack believe that the flow of a packet has no window.
+func closeWindow(s *Stack, b []byte) {
+	var seg tcpSegment
+	if len(b) == 0 || seg.parse(b) != plain {
+		return
+	}
+	w := &s.link.windows
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.low == nil {
+		w.low = make(map[flow]window)
+	}
+	w.low[seg.flow] = window{next: seg.seq - 1, closed: true}
+	w.watched.Store(int32(len(w.low)))
 }
 
 // A peer cannot make the stack send errors without end.

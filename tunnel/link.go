@@ -21,6 +21,7 @@ type link struct {
 
 	noOffload bool
 	verify    bool // checksums of what comes in
+	windows   windows
 }
 
 var (
@@ -57,6 +58,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
 	for _, pb := range ps {
+		l.windows.out(pb)
 		l.output(Packet{pb: pb.IncRef()})
 	}
 	return len(ps), nil

@@ -206,11 +206,15 @@ func (s *Stack) Input(pkts [][]byte) {
 		if s.forward != nil && s.takeEcho(b) {
 			continue
 		}
+		take := c.add
 		if s.link.noOffload || s.link.verify {
-			c.pass(b)
-		} else {
-			c.add(b)
+			take = c.pass
 		}
+		before, b := s.link.windows.in(b, s.link.verify)
+		if before != nil {
+			take(before)
+		}
+		take(b)
 	}
 	c.flush()
 	c.input = nil
