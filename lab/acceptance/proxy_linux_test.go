@@ -18,52 +18,6 @@ import (
 	"github.com/godwit-net/godwit/lab/netns"
 )
 
-// curl goes through the proxy in every way it knows. Only the server can
-// resolve names.
-func TestCurl(t *testing.T) {
-	n := netns.New(t, netns.Config{Access: accessNetworks[:1]})
-	startSite(t, n, net.JoinHostPort(netns.TargetIPv4.String(), "80"))
-	startDNS(t, n.Server, "web.test.", netns.TargetIPv4)
-	s := startServer(t, n)
-	c := startClient(t, s, n.Clients[0])
-
-	curl := func(args ...string) (int, string) {
-		p := c.host.Start("curl", append([]string{"-sS", "--max-time", "50"}, args...)...)
-		code, err := p.Wait(within(t, time.Minute))
-		if err != nil {
-			t.Fatalf("curl: %v", err)
-		}
-		return code, p.Stdout.String()
-	}
-	const url = "http://web.test/hello"
-	// 6 means that the name was not resolved, according to curl's manual.
-	if code, _ := curl(url); code != 6 {
-		t.Fatalf("curl without the proxy: exit code %d; the client should not be able to resolve names", code)
-	}
-	for _, tt := range []struct {
-		name string
-		args []string
-	}{
-		{"SOCKS5, name", []string{"--socks5-hostname", proxyAddress, url}},
-		{"SOCKS5, address", []string{"--socks5", proxyAddress, "-H", "Host: web.test", "http://" + netns.TargetIPv4.String() + "/hello"}},
-		{"SOCKS4A", []string{"--socks4a", proxyAddress, url}},
-		{"HTTP", []string{"-x", "http://" + proxyAddress, url}},
-		{"HTTP CONNECT", []string{"-x", "http://" + proxyAddress, "--proxytunnel", url}},
-	} {
-		code, out := curl(tt.args...)
-		if code != 0 || !strings.HasPrefix(out, "hello 192.0.2.1:") || !strings.HasSuffix(out, "this is web.test\n") {
-			t.Errorf("%s: exit code %d, %q", tt.name, code, out)
-		}
-	}
-	if code, out := curl("--socks5-hostname", proxyAddress, "http://no-such-name.test/"); code == 0 {
-		t.Errorf("a name that does not exist: %q", out)
-	}
-	// The server's own network is closed but for what was allowed.
-	if code, out := curl("--socks5-hostname", proxyAddress, "http://127.0.0.1:443/"); code == 0 {
-		t.Errorf("the server's loopback: %q", out)
-	}
-}
-
 // startDNS runs a name server on the host's loopback that knows one name, and
 // makes the host ask it.
 func startDNS(t *testing.T, h *netns.Host, name string, address netip.Addr) {
