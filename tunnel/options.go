@@ -34,6 +34,7 @@ const (
 	bufferMin     = 4 << 10
 	bufferDefault = 1 << 20
 	bufferMax     = 6 << 20
+	udpSendBuffer = 1 << 30 // no bound
 )
 
 // ICMP errors a second; RFC 4443, Section 2.4(f) and RFC 1812, Section 4.3.2.8
@@ -66,6 +67,18 @@ func configure(s *stack.Stack) error {
 		&tcpip.TCPSendBufferSizeRangeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
 	} {
 		if err := s.SetTransportProtocolOption(tcp.ProtocolNumber, o); err != nil {
+			return fmt.Errorf("set %T: %s", o, err)
+		}
+	}
+	// Of UDP's sockets. No window slows their peers down, so what comes in a burst has
+	// to wait here. What is sent counts until the packet is released, and the link
+	// keeps packets for a replay: a socket would stand still until they are let go.
+	// What bounds them is the queue, which drops, and the link.
+	for _, o := range []any{
+		tcpip.ReceiveBufferSizeOption{Min: bufferMin, Default: bufferDefault, Max: bufferMax},
+		tcpip.SendBufferSizeOption{Min: bufferMin, Default: udpSendBuffer, Max: udpSendBuffer},
+	} {
+		if err := s.SetOption(o); err != nil {
 			return fmt.Errorf("set %T: %s", o, err)
 		}
 	}

@@ -204,6 +204,37 @@ func TestClose(t *testing.T) {
 	w.Close()
 }
 
+// What a socket has sent may be kept, to be sent again after a move, for longer
+// than its next datagram wants to wait.
+func TestUDPGoesOnWhilePacketsAreKept(t *testing.T) {
+	var kept []Packet
+	s, err := New(Config{Addresses: []netip.Addr{addrA4}, MTU: testMTU, Output: func(p Packet) { kept = append(kept, p) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	defer func() {
+		for _, p := range kept {
+			p.Release()
+		}
+	}()
+	c, err := s.DialUDP(netip.AddrPortFrom(addrB4, 443))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	const n = 5000 // 6 MB
+	for i := range n {
+		_ = c.SetWriteDeadline(time.Now().Add(time.Minute))
+		if _, err := c.Write(make([]byte, 1200)); err != nil {
+			t.Fatalf("datagram %d: %v", i, err)
+		}
+	}
+	if len(kept) != n {
+		t.Errorf("%d packets of %d", len(kept), n)
+	}
+}
+
 func TestUDP(t *testing.T) {
 	w := &wire{check: true}
 	connect(t, w)

@@ -14,7 +14,11 @@ import (
 	"github.com/things-go/go-socks5/statute"
 )
 
-const maxDatagram = 1<<16 - 1
+const (
+	maxDatagram = 1<<16 - 1
+	// associateBuffer is how much may wait that an application has sent, in bytes.
+	associateBuffer = 1 << 20
+)
 
 // associate serves UDP ASSOCIATE, RFC 1928, Sections 4 and 7: it opens a local
 // UDP port for as long as the application keeps the TCP connection, and passes
@@ -41,6 +45,8 @@ func (s *Server) associate(ctx context.Context, w io.Writer, r *socks5.Request) 
 	if err != nil {
 		return fail(fmt.Errorf("UDP ASSOCIATE: %w", err))
 	}
+	// Applications send in bursts; the system grants what it likes of this.
+	_ = pc.SetReadBuffer(associateBuffer)
 	far, err := s.c.Associate(s.ctx)
 	if err != nil {
 		_ = pc.Close()

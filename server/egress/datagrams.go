@@ -24,8 +24,13 @@ const (
 	maxMappings      = 8192
 	// maxPeers bounds from whom one mapping lets datagrams in.
 	maxPeers = 256
-	// mappingQueue is how many datagrams wait while a name is resolved.
-	mappingQueue = 32
+	// mappingQueue is how many datagrams of one mapping wait, and mappingBytes how
+	// much: while a name is resolved, and where they come in bursts, as those of
+	// QUIC do.
+	mappingQueue = 256
+	mappingBytes = 512 << 10
+	// socketBuffer is what a socket is asked to hold of what comes from targets.
+	socketBuffer = 1 << 20
 
 	maxDatagram = 1<<16 - 1
 )
@@ -116,9 +121,16 @@ func (s *datagramService) read() error {
 		if out.name == "" {
 			out.ip, _ = netip.AddrFromSlice(request.DstAddr.IP)
 		}
+		// One that is full drops, as a buffer anywhere else on the way does.
+		size := int64(len(out.data))
+		if m.waiting.Add(size) > mappingBytes {
+			m.waiting.Add(-size)
+			continue
+		}
 		select {
 		case m.queue <- out:
-		default: // as a full buffer anywhere else on the way
+		default:
+			m.waiting.Add(-size)
 		}
 	}
 }
@@ -186,13 +198,14 @@ type outgoing struct {
 
 // A mapping is one socket of a client's application.
 type mapping struct {
-	s      *datagramService
-	client netip.AddrPort
-	to     net.Addr
-	queue  chan outgoing
-	used   atomic.Int64 // Unix time in ns
-	done   chan struct{}
-	once   sync.Once
+	s       *datagramService
+	client  netip.AddrPort
+	to      net.Addr
+	queue   chan outgoing
+	waiting atomic.Int64 // bytes of what is in queue
+	used    atomic.Int64 // Unix time in ns
+	done    chan struct{}
+	once    sync.Once
 
 	asked   atomic.Pointer[netip.AddrPort] // the gateway of which names were asked
 	sockets [2]net.PacketConn              // for IPv4 and IPv6; run's own
@@ -230,6 +243,7 @@ func (m *mapping) run() {
 	for {
 		select {
 		case o := <-m.queue:
+			m.waiting.Add(-int64(len(o.data)))
 			if err := m.send(o); err != nil {
 				m.s.log.LogAttrs(m.s.ctx, slog.LevelDebug, "datagram not sent", slog.Any("client", m.client), slog.Any("err", err))
 			}
@@ -311,6 +325,9 @@ func (m *mapping) socket(addr netip.Addr) (net.PacketConn, error) {
 	c, err := listen(network)
 	if err != nil {
 		return nil, err
+	}
+	if b, ok := c.(interface{ SetReadBuffer(int) error }); ok {
+		_ = b.SetReadBuffer(socketBuffer) // as much of it as the system grants
 	}
 	m.sockets[i] = c
 	m.s.wg.Go(func() { m.receive(c) })

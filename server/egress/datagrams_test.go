@@ -52,6 +52,9 @@ func (f *fakeSocket) Close() error { f.once.Do(func() { close(f.closed) }); retu
 type knownNames map[string]netip.Addr
 
 func (n knownNames) LookupNetIP(_ context.Context, _, host string) ([]netip.Addr, error) {
+	if host == "slow.example" {
+		time.Sleep(time.Second)
+	}
 	if a, ok := n[host]; ok {
 		return []netip.Addr{a}, nil
 	}
@@ -70,7 +73,7 @@ type udpWorld struct {
 func newUDPWorld(t *testing.T) *udpWorld {
 	w := &udpWorld{t: t, inner: newFakeSocket(), done: make(chan error, 1)}
 	d := &Datagrams{
-		Resolver: knownNames{"dns.example": netip.MustParseAddr("192.0.2.53"), "inside.example": netip.MustParseAddr("127.0.0.1")},
+		Resolver: knownNames{"dns.example": netip.MustParseAddr("192.0.2.53"), "slow.example": netip.MustParseAddr("192.0.2.54"), "inside.example": netip.MustParseAddr("127.0.0.1")},
 		Listen: func(string) (net.PacketConn, error) {
 			f := newFakeSocket()
 			w.mu.Lock()
@@ -175,6 +178,29 @@ func TestDatagrams(t *testing.T) {
 		w.send(5001, "192.0.2.1:443", "other")
 		if got := w.sent(1); len(got) != 1 {
 			t.Errorf("the second mapping sent %v", got)
+		}
+	})
+}
+
+// A burst waits for a name to be resolved, and what waits is bounded in number and
+// in bytes.
+func TestBurst(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUDPWorld(t)
+		defer w.end()
+		for _, tt := range []struct{ count, size, want int }{
+			{200, 1200, 200},
+			{2 * mappingQueue, 100, mappingQueue + 1}, // one is in hand
+			{20, 60_000, mappingBytes/60_000 + 1},
+		} {
+			sockets := len(w.sockets)
+			for range tt.count {
+				w.send(uint16(5000+tt.count), "slow.example:443", string(make([]byte, tt.size)))
+			}
+			time.Sleep(2 * time.Second)
+			if got := w.sent(sockets); len(got) != tt.want {
+				t.Errorf("of %d datagrams of %d bytes %d went out, want %d", tt.count, tt.size, len(got), tt.want)
+			}
 		}
 	})
 }
