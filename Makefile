@@ -15,7 +15,8 @@ FUZZ ?= .
 # Programs that tests need, each with the Debian package it comes in. `make
 # test` installs what is missing when it is run by root on a system with apt;
 # INSTALL=no keeps it from that.
-PROGRAMS := chromium:chromium nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev squid:squid
+PROGRAMS := chromium:chromium nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev squid:squid \
+  git:git nc.openbsd:netcat-openbsd dig:bind9-dnsutils
 INSTALL ?= yes
 
 # With REQUIRE_ALL=yes, as in .ci/run, a check that cannot run fails.
@@ -116,8 +117,8 @@ netns:
 	elif [ "$$(id -u)" != 0 ]; then $(call skip,the tests in network namespaces: they need root); \
 	elif ! unshare --net --mount true 2>/dev/null; then $(call skip,the tests in network namespaces: this system does not let root make any); \
 	else \
-	  missing=$$(for p in nft ip sshd ssh curl; do command -v $$p >/dev/null || echo $$p; done); \
-	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need the programs nft ip sshd ssh and curl); \
+	  missing=$$(for p in $(foreach p,$(filter-out gcc:% chromium:% squid:%,$(PROGRAMS)),$(firstword $(subst :, ,$p))); do command -v $$p >/dev/null || echo $$p; done); \
+	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need programs that are missing); \
 	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(filter-out ./lab/interop/,$(call tagged,netns)) && \
 	    echo "and with offload switched off" && \
 	    $(GO) test -tags netns -count=1 -timeout 15m ./lab/acceptance -args -offload=false; fi; \

@@ -111,8 +111,10 @@ func TestCurlMove(t *testing.T) {
 		x.wait(t, d.ctx, x.process)
 	}
 	d.move(t, "cell")
-	for i, x := range transfers {
+	for _, x := range transfers {
 		x.release()
+	}
+	for i, x := range transfers {
 		d.finish(t, x.process)
 		b, err := os.ReadFile(x.file)
 		if err != nil || sha256.Sum256(b) != sha256.Sum256(data) {

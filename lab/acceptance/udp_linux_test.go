@@ -4,7 +4,6 @@ package acceptance
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"strings"
@@ -58,25 +57,7 @@ func TestDNSOverAssociate(t *testing.T) {
 	s := startServer(t, n)
 	c := startClient(t, s, n.Clients[0])
 
-	control, err := c.host.Dial("tcp", proxyAddress)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer control.Close()
-	_ = control.SetDeadline(time.Now().Add(time.Minute))
-	if _, err := control.Write([]byte{5, 1, 0, 5, 3, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
-		t.Fatal(err)
-	}
-	var reply [12]byte
-	if _, err := io.ReadFull(control, reply[:]); err != nil || reply[3] != 0 || reply[5] != 1 {
-		t.Fatalf("reply %x, %v", reply, err)
-	}
-	relay := netip.AddrPortFrom(netip.AddrFrom4([4]byte(reply[6:10])), uint16(reply[10])<<8|uint16(reply[11]))
-	app, err := c.host.Dial("udp", relay.String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer app.Close()
+	app := newAssociate(t, c.host.Host)
 	id := uint16(0)
 	ask := func(when string) {
 		t.Helper()
