@@ -16,7 +16,7 @@ import (
 )
 
 func newServerUser() *cobra.Command {
-	return group("user", "Let IKEv2 clients in that are not godwit", newServerUserAdd())
+	return group("user", "Let IKEv2 clients in that are not godwit", newServerUserAdd(), newServerUserProfile())
 }
 
 func newServerUserAdd() *cobra.Command {
@@ -89,10 +89,10 @@ password is kept as its NT hash.`,
 			fmt.Fprintf(out, "%s: %s\n", what, secret)
 		}
 		switch {
+		case *password && (d.Config.IKEv2 == nil || d.Config.IKEv2.Certificates.Certificate == ""):
+			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server has no certificate to prove itself by yet: run godwit server certificate\n")
 		case d.Config.IKEv2 == nil:
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server does not let such clients in yet: add the line [ikev2] at the end of server.toml and start it again\n")
-		case *password && d.Config.IKEv2.Certificates.Certificate == "":
-			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server has no certificate to prove itself by yet: add certificate_file and certificate_key_file below [ikev2] in server.toml and start it again\n")
 		}
 		return nil
 	}

@@ -3,6 +3,7 @@
 package interop
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,28 @@ func TestServerEAP(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What the commands print sets a server and a road warrior up.
+func TestServerProfile(t *testing.T) {
+	n := serverNetwork(t, netns.Config{})
+	s := &server{t: t, host: n.Server, dir: t.TempDir()}
+	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
+	s.must("", "init", "--endpoint", endpoint, "--listen", endpoint, "--allow", netns.TargetNet.String())
+	_, lines, _ := strings.Cut(s.must("", "certificate", "--name", gatewayName), "\n\n")
+	s.settings(lines)
+	s.must(eapPassword, "user", "add", eapUser, "--password", "--secret-stdin")
+	text, ca, ok := strings.Cut(s.must("", "user", "profile", eapUser, "--for", "strongswan"), "# /etc/swanctl/x509ca/godwit-authority.crt:\n")
+	if !ok {
+		t.Fatalf("no authority in %s", text)
+	}
+	text = strings.NewReplacer("godwit {", "rw {", "the password", eapPassword).Replace(text)
+	s.run()
+	cl := startCharon(t, n.Clients[0].Host, strongSwan{text: text, files: map[string]string{"x509ca/godwit-authority.crt": ca}})
+	if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+		t.Fatalf("not connected: %s", out)
+	}
+	echoes(t, within(t, time.Minute), n.Clients[0].DialContext, echoAddress, 1<<16)
 }
 
 // The client logs in at a gateway.

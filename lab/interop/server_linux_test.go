@@ -43,14 +43,7 @@ func startServerUser(t *testing.T, n *netns.Network, lines string, files map[str
 	s := &server{t: t, host: n.Server, dir: t.TempDir()}
 	endpoint := net.JoinHostPort(netns.ServerIPv4.String(), "443")
 	s.must("", "init", "--endpoint", endpoint, "--listen", endpoint, "--allow", netns.TargetNet.String())
-	f, err := os.OpenFile(filepath.Join(s.dir, "server.toml"), os.O_APPEND|os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	if _, err := f.WriteString("\n[ikev2]\nidentity = \"" + gatewayName + "\"\n" + lines + "\n"); err != nil {
-		t.Fatal(err)
-	}
+	s.settings("[ikev2]\nidentity = \"" + gatewayName + "\"\n" + lines)
 	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -59,6 +52,19 @@ func startServerUser(t *testing.T, n *netns.Network, lines string, files map[str
 	s.must(secret, user...)
 	s.run(args...)
 	return s
+}
+
+// settings adds lines to the server's settings.
+func (s *server) settings(lines string) {
+	s.t.Helper()
+	f, err := os.OpenFile(filepath.Join(s.dir, "server.toml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString("\n" + lines + "\n"); err != nil {
+		s.t.Fatal(err)
+	}
 }
 
 func (s *server) run(args ...string) {

@@ -44,6 +44,7 @@ type strongSwan struct {
 	child         string            // more lines of its child
 	charon        string            // more lines of the section charon
 	pools         string            // names and lines of the section pools, in place of an IPv4 one
+	text          string            // swanctl.conf as it stands, in place of all above
 }
 
 // A charon is a running strongSwan.
@@ -205,6 +206,9 @@ swanctl {
 
 // swanctl is swanctl.conf.
 func (s strongSwan) swanctl() string {
+	if s.text != "" {
+		return s.text
+	}
 	local, remote := clientName, gatewayName
 	port := s.port
 	if port == 0 {
