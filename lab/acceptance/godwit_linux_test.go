@@ -97,8 +97,9 @@ func (s *server) invite(t *testing.T, name string) string {
 // A client is a running godwit client.
 type client struct {
 	*netns.Process
-	host *netns.Client
-	dir  string
+	host   *netns.Client
+	server *server
+	dir    string
 }
 
 // startClient invites, joins and runs a client; args go to client run.
@@ -112,7 +113,7 @@ func startClient(t *testing.T, s *server, host *netns.Client, args ...string) *c
 // joinClient invites and joins a client.
 func joinClient(t *testing.T, s *server, host *netns.Client) *client {
 	t.Helper()
-	c := &client{host: host, dir: t.TempDir()}
+	c := &client{host: host, server: s, dir: t.TempDir()}
 	must(t, host.Host, "client", "join", s.invite(t, host.Name), "--dir", c.dir, "--offline")
 	setOffload(t, filepath.Join(c.dir, "client.toml"))
 	return c

@@ -31,6 +31,9 @@ type network struct {
 	endpoint, listen string
 	// server has more flags for godwit server init.
 	server []string
+	// settings are put before all others in server.toml.
+	settings string
+	debug    bool // has the server log at level debug
 	// encapsulations are named in both folders; those that init writes if nil.
 	encapsulations []string
 	// before runs when the hosts are there, before the server starts.
@@ -143,6 +146,10 @@ func (w network) startServer(t *testing.T, n *netns.Network) *server {
 		"--allow", netns.TargetNet.String(), "--dir", s.dir}, w.server...)...)
 	setOffload(t, filepath.Join(s.dir, "server.toml"))
 	w.setEncapsulations(t, s.dir, "server.toml")
+	changeFile(t, filepath.Join(s.dir, "server.toml"), "\n", "\n"+w.settings)
+	if w.debug {
+		changeFile(t, filepath.Join(s.dir, "server.toml"), `log_level = "info"`, `log_level = "debug"`)
+	}
 	s.Process = start(t, s.host, "server", "run", "--dir", s.dir)
 	return s
 }
@@ -164,7 +171,7 @@ func changeFile(t *testing.T, file, from, to string) {
 		t.Fatal(err)
 	}
 	changed := strings.Replace(string(b), from, to, 1)
-	if changed == string(b) {
+	if changed == string(b) && from != to {
 		t.Fatalf("%s does not say %s:\n%s", file, from, b)
 	}
 	if err := os.WriteFile(file, []byte(changed), 0o600); err != nil {
