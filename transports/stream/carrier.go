@@ -36,6 +36,7 @@ type Carrier struct {
 	stream    Stream
 	cause     error       // why it ended; nil while it lives
 	probation *time.Timer // nil: nobody has to be trusted
+	trusted   bool
 }
 
 // ProbationTime is how long a server keeps a stream whose peer has not shown
@@ -65,9 +66,17 @@ func (c *Carrier) Probation() {
 func (c *Carrier) Trust() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.trusted = true
 	if c.probation != nil {
 		c.probation.Stop()
 	}
+}
+
+// Trusted tells whether Trust was called.
+func (c *Carrier) Trusted() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.trusted
 }
 
 // Name implements transports.Carrier.
