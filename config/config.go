@@ -55,7 +55,7 @@ const DefaultExpiry = 7 * 24 * time.Hour
 
 // DefaultEncapsulations are the encapsulations in use when none are named, in
 // order of preference.
-func DefaultEncapsulations() []string { return []string{"udp", "tcp", "websocket"} }
+func DefaultEncapsulations() []string { return []string{"udp", "tcp", "websocket", "http"} }
 
 // A Server is what server.toml says.
 type Server struct {
@@ -72,7 +72,7 @@ type Server struct {
 	Pool4, Pool6 netip.Prefix
 	// Encapsulations that are served.
 	Encapsulations []string
-	// WebSocketPath is the secret request path of the websocket encapsulation.
+	// WebSocketPath is the secret request path of websocket and http.
 	// It is required and begins with a slash.
 	WebSocketPath string
 	// Web is the port as visitors without a key see it.
@@ -112,8 +112,11 @@ type Client struct {
 	Listen netip.AddrPort
 	// Encapsulations in order of preference.
 	Encapsulations []string
-	// NoTLS, the key tls turned round, has websocket speak plain HTTP.
+	// NoTLS, the key tls turned round, has websocket and http do without TLS.
 	NoTLS bool
+	// NoPlainHTTP, the key plain_http turned round, keeps http from doing without
+	// TLS where TLS does not pass.
+	NoPlainHTTP bool
 	// ServerName is for TLS, the host of Server if it is empty.
 	ServerName string
 	// HTTPHost is the Host header, ServerName if it is empty.

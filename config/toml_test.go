@@ -122,7 +122,7 @@ func TestServerMistakes(t *testing.T) {
 		{"an encapsulation with a typo", minimalServer + `encapsulations = ["websockt"]`, []string{"encapsulations", "did you mean websocket?"}},
 		{"an encapsulation twice", minimalServer + `encapsulations = ["udp", "udp"]`, []string{"encapsulations", "twice"}},
 		{"esp alone", minimalServer + `encapsulations = ["esp"]`, []string{"encapsulations", "alone", "udp"}},
-		{"no encapsulation", minimalServer + `encapsulations = []`, []string{"encapsulations", "esp, udp, tcp, websocket"}},
+		{"no encapsulation", minimalServer + `encapsulations = []`, []string{"encapsulations", "esp, udp, tcp, websocket, http"}},
 		{"an odd path", `endpoint = "a:1"` + "\n" + `websocket_path = "/a b"`, []string{"websocket_path"}},
 		{"a proxy with host bits", minimalServer + `trusted_proxies = ["10.0.0.1/8"]`, []string{"trusted_proxies", "the range is 10.0.0.0/8"}},
 		{"a certificate without its key", minimalServer + `certificate_file = "a"`, []string{"certificate_file", "two files"}},

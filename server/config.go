@@ -29,12 +29,13 @@ type Config struct {
 	Network transports.Network
 	// Listen is the one address and port of all encapsulations.
 	Listen netip.AddrPort
-	// Encapsulations to serve, best first: of esp, udp, tcp, websocket. Empty: all but esp.
+	// Encapsulations to serve, best first: of esp, udp, tcp, websocket, http.
+	// Empty: all but esp.
 	Encapsulations []transports.Name
 
 	PrivateKey     ed25519.PrivateKey // what clients pin
 	TLSCertificate tls.Certificate
-	WebSocketPath  string // begins with a slash; nobody can guess it
+	WebSocketPath  string // of websocket and http; begins with a slash; nobody can guess it
 
 	// GetCertificate goes before TLSCertificate if it is not nil, for certificates
 	// that change. TLSProtocols are what it needs offered besides HTTP (RFC 7301).

@@ -11,6 +11,7 @@ import (
 	"github.com/godwit-net/godwit/server/site"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/esp"
+	"github.com/godwit-net/godwit/transports/http"
 	"github.com/godwit-net/godwit/transports/portmux"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
@@ -42,7 +43,7 @@ func (s *Server) listen() (*ports, error) {
 	p := &ports{addr: s.c.Listen}
 	ctx := context.Background()
 	has := func(n transports.Name) bool { return slices.Contains(s.c.Encapsulations, n) }
-	if has(transports.TCP) || has(transports.WebSocket) {
+	if has(transports.TCP) || has(transports.WebSocket) || has(transports.HTTP) {
 		ln, err := s.c.Network.ListenTCP(ctx, p.addr)
 		if err != nil {
 			return nil, fmt.Errorf("listen on TCP %s: %w", p.addr, err)
@@ -63,6 +64,9 @@ func (s *Server) listen() (*ports, error) {
 		var mounts []web.Mount
 		if has(transports.WebSocket) {
 			mounts = append(mounts, websocket.NewHandler(s.c.WebSocketPath, s))
+		}
+		if has(transports.HTTP) {
+			mounts = append(mounts, http.NewHandler(s.c.WebSocketPath, s))
 		}
 		w := site.New(mux.HTTP(), site.Options{
 			Content: s.c.Site, Mounts: mounts, Redirect: s.c.RedirectHTTP, Trusted: s.trusts, Logger: s.log,

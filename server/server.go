@@ -61,7 +61,7 @@ func New(c Config) (*Server, error) {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if len(c.Encapsulations) == 0 {
-		c.Encapsulations = []transports.Name{transports.UDP, transports.TCP, transports.WebSocket}
+		c.Encapsulations = []transports.Name{transports.UDP, transports.TCP, transports.WebSocket, transports.HTTP}
 	}
 	if c.IKELifetime == 0 {
 		c.IKELifetime = 48 * time.Hour

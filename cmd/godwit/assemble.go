@@ -24,6 +24,7 @@ import (
 	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/esp"
+	"github.com/godwit-net/godwit/transports/http"
 	"github.com/godwit-net/godwit/transports/proxy"
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
@@ -156,14 +157,18 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 			list = append(list, udp.New(udp.Options{NoOffload: d.Config.NoOffload}))
 		case transports.TCP:
 			list = append(list, tcp.New())
-		case transports.WebSocket:
-			o := websocket.Options{
+		case transports.WebSocket, transports.HTTP:
+			o := web.Options{
 				TLS: !d.Config.NoTLS, ServerName: cmp.Or(d.Config.ServerName, host), Host: d.Config.HTTPHost,
 				Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
 				Fingerprint: web.Fingerprint(d.Config.Fingerprint),
 			}
 			if d.Config.Verify == "webpki" {
 				o.CertHash = [32]byte{}
+			}
+			if n == string(transports.HTTP) {
+				list = append(list, http.New(http.Options{Options: o, Plain: !d.Config.NoPlainHTTP}))
+				continue
 			}
 			list = append(list, websocket.New(o))
 		}

@@ -49,6 +49,7 @@ var mayImport = map[string][]string{
 	"transports/web":       {"transports", "transports/stream"},
 	"transports/websocket": {"transports", "transports/stream", "transports/web"},
 	"transports/proxy":     {"transports", "transports/stream"},
+	"transports/http":      {"transports", "transports/stream", "transports/web"},
 	"transports/portmux":   {},
 	"transports/system":    {"transports"},
 	// What tests are made of; it runs them on the real network too.

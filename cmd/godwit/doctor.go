@@ -41,7 +41,7 @@ type diagnosis struct {
 type way struct {
 	Encapsulation string  `json:"encapsulation"`
 	Passes        bool    `json:"passes"`
-	Failed        string  `json:"failed,omitempty"` // the step: resolve, route, connect, tls, upgrade, registration, full size
+	Failed        string  `json:"failed,omitempty"` // the step: resolve, route, connect, tls, upgrade, request, registration, full size
 	Detail        string  `json:"detail,omitempty"`
 	RTTms         float64 `json:"rtt_ms,omitempty"`
 	Translation   string  `json:"translation,omitempty"`
@@ -244,6 +244,8 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 		return "connect", f.ConnectError
 	case name == string(transports.WebSocket) && f.TLSError != "":
 		return "tls", f.TLSError
+	case name == string(transports.HTTP) && c.Error != "":
+		return "request", strings.Join(strings.Fields(c.Error), " ")
 	case name == string(transports.WebSocket) && c.Error != "":
 		return "upgrade", strings.Join(strings.Fields(c.Error), " ")
 	}

@@ -8,11 +8,12 @@ import (
 )
 
 func TestDiagnosis(t *testing.T) {
-	names := []string{"esp", "udp", "tcp", "websocket"}
+	names := []string{"esp", "udp", "tcp", "websocket", "http"}
 	status := client.Status{Registrations: []client.Registration{{Copies: []client.Copy{
 		{Encapsulation: "udp", Heard: true},
 		{Encapsulation: "tcp", Heard: true, Answered: true, RTTms: 12, Verdict: "nat"},
 		{Encapsulation: "websocket", Error: "dial: 403 Forbidden"},
+		{Encapsulation: "http", Error: "dial: 502 Bad Gateway"},
 	}}}}
 	ahead, no := 120.0, false
 	for _, tt := range []struct {
@@ -23,12 +24,12 @@ func TestDiagnosis(t *testing.T) {
 		use    string
 		says   []string
 	}{
-		{"mixed", direct{ClockAhead: &ahead, FastOpen: &no}, status, ", full size, ok, upgrade", "tcp", []string{"2m0s", "tcp_fastopen", "will use tcp", "403"}},
-		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls", "tcp", []string{"intercepted here: CN=Office"}},
-		{"no name", direct{ResolveError: "no such host"}, client.Status{}, ", resolve, resolve, resolve", "", []string{"nothing", "no such host"}},
-		{"no route", direct{RouteError: "network is unreachable"}, client.Status{}, ", route, route, route", "", []string{"unreachable"}},
-		{"TCP refused", direct{ConnectError: "connection refused"}, client.Status{}, ", registration, connect, connect", "", []string{"refused"}},
-		{"esp in use", direct{}, client.Status{Path: &client.PathStatus{Encapsulation: "esp", Verdict: "none"}}, "ok, registration, registration, registration", "esp", []string{"will use esp"}},
+		{"mixed", direct{ClockAhead: &ahead, FastOpen: &no}, status, ", full size, ok, upgrade, request", "tcp", []string{"2m0s", "tcp_fastopen", "will use tcp", "403"}},
+		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls, request", "tcp", []string{"intercepted here: CN=Office"}},
+		{"no name", direct{ResolveError: "no such host"}, client.Status{}, ", resolve, resolve, resolve, resolve", "", []string{"nothing", "no such host"}},
+		{"no route", direct{RouteError: "network is unreachable"}, client.Status{}, ", route, route, route, route", "", []string{"unreachable"}},
+		{"TCP refused", direct{ConnectError: "connection refused"}, client.Status{}, ", registration, connect, connect, connect", "", []string{"refused"}},
+		{"esp in use", direct{}, client.Status{Path: &client.PathStatus{Encapsulation: "esp", Verdict: "none"}}, "ok, registration, registration, registration, registration", "esp", []string{"will use esp"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			f := &diagnosis{direct: tt.direct}

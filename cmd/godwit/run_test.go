@@ -26,7 +26,7 @@ func startServer(t *testing.T) (*running, string) {
 	t.Helper()
 	dir := initServer(t, "--listen", "127.0.0.1:0", "--allow", "127.0.0.0/8")
 	s := start(t, "server", "run", "--dir", dir)
-	ready := regexp.MustCompile(`^godwit server ready on (127\.0\.0\.1:\d+) \(udp, tcp, websocket\)`).FindStringSubmatch(s.line())
+	ready := regexp.MustCompile(`^godwit server ready on (127\.0\.0\.1:\d+) \(udp, tcp, websocket, http\)`).FindStringSubmatch(s.line())
 	if ready == nil {
 		t.Fatal("no ready line")
 	}

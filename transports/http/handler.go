@@ -12,6 +12,7 @@ import (
 
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/stream"
+	"github.com/godwit-net/godwit/transports/web"
 )
 
 const (
@@ -75,10 +76,8 @@ type served struct {
 	down uint32 // the streamed request whose response is the current one
 }
 
-// Serve answers a request with a ticket, and returns true when that is done. It
-// gives false, and has done nothing, for any other request. d is how this end sees
-// the request's connection, and conn that connection, or nil.
-func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, d transports.Description, conn net.Conn) bool {
+// ServeMount implements web.Mount: it answers requests with a ticket.
+func (h *Handler) ServeMount(w http.ResponseWriter, r *http.Request, v web.Visit) bool {
 	if subtle.ConstantTimeCompare([]byte(r.URL.Path), []byte(h.path)) != 1 || r.Method != http.MethodPost {
 		return false
 	}
@@ -94,9 +93,10 @@ func (h *Handler) Serve(w http.ResponseWriter, r *http.Request, d transports.Des
 	if s == nil && !known {
 		return false
 	}
-	if conn != nil {
-		stream.Tune(stream.Innermost(conn))
+	if v.Conn != nil {
+		stream.Tune(v.Conn)
 	}
+	d := v.Description
 	if d.Proxy == "" && digest(r.Header) != t.header {
 		d.Proxy = written(r.Header)
 	}

@@ -136,7 +136,7 @@ type session struct {
 	cancel  context.CancelFunc
 	tasks   sync.WaitGroup
 
-	first, second net.Conn // connections that are there for the first requests
+	first net.Conn // for the first request
 
 	// Below the line's lock:
 	upOn, downOn bool // a streamed request is seen to pass

@@ -9,8 +9,6 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"math/big"
-	"net"
-	"net/http"
 	"net/netip"
 	"testing"
 	"time"
@@ -45,8 +43,7 @@ func certificate(t testing.TB) (tls.Certificate, [32]byte) {
 
 const path = "/secret"
 
-// suite serves over TLS when there is a certificate, behind what between makes of
-// the listener.
+// suite serves over TLS when there is a certificate.
 func suite(o Options, cert *tls.Certificate) transporttest.Suite {
 	o.Path = path
 	return transporttest.Suite{
@@ -58,8 +55,7 @@ func suite(o Options, cert *tls.Certificate) transporttest.Suite {
 				t.Fatal(err)
 			}
 			addr := transports.AddrPort(ln.Addr())
-			_, stop := serve(ln, h, cert)
-			return addr, stop
+			return addr, transporttest.ServeWeb(ln, NewHandler(path, trusting{h}), cert)
 		},
 	}
 }
@@ -71,32 +67,6 @@ type trusting struct{ transports.Handler }
 func (h trusting) Receive(c transports.Carrier, ps []transports.Packet) {
 	c.(transports.Trusted).Trust()
 	h.Handler.Receive(c, ps)
-}
-
-// serve runs a web server in which the handler is mounted.
-func serve(ln net.Listener, h transports.Handler, cert *tls.Certificate) (handler *Handler, stop func()) {
-	var hash [32]byte
-	if cert != nil {
-		ln = tls.NewListener(ln, &tls.Config{Certificates: []tls.Certificate{*cert}})
-		hash = sha256.Sum256(cert.Certificate[0])
-	}
-	handler = NewHandler(path, trusting{h})
-	server := &http.Server{ConnContext: web.WithConn, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !handler.Serve(w, r, web.Describe(r, hash), web.Conn(r)) {
-			http.NotFound(w, r)
-		}
-	})}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(ln)
-	}()
-	return handler, func() {
-		server.Close()
-		ln.Close()
-		handler.Close()
-		<-done
-	}
 }
 
 func TestSuitePlain(t *testing.T) { transporttest.Run(t, suite(Options{}, nil)) }

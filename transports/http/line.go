@@ -171,14 +171,6 @@ func (l *line) untold() {
 	l.signal()
 }
 
-// setHears notes which streamed request of the peer's is heard.
-func (l *line) setHears(n uint32) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.hears = n
-	l.signal()
-}
-
 // receive takes one block of the peer's.
 func (l *line) receive(b block) error {
 	l.mu.Lock()
