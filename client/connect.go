@@ -157,8 +157,12 @@ func (c *Client) ikeFirst() []transports.Packet {
 	if c.request == nil || c.connected() && c.next == nil {
 		return nil
 	}
-	c.ikeSent.Add(1)
-	return []transports.Packet{{Kind: transports.KindIKE, Urgent: true, Data: c.request}}
+	c.ikeSent.Add(uint64(len(c.request)))
+	var ps []transports.Packet
+	for _, m := range c.request {
+		ps = append(ps, transports.Packet{Kind: transports.KindIKE, Urgent: true, Data: m})
+	}
+	return ps
 }
 
 // ikeIn takes an IKE message that came by a carrier.
@@ -241,7 +245,10 @@ func (c *Client) sendMessage(s *ike.Session, e ike.Send) {
 		to(c.currentID())
 		return
 	}
-	c.request = e.Message
+	if e.Fragment == 0 {
+		c.request = nil
+	}
+	c.request = append(c.request, e.Message)
 	if e.Retransmission && !c.connected() {
 		c.openMissing()
 	}

@@ -25,8 +25,8 @@ var ed25519SPKI = append(append([]byte{0x30, 0x2a}, ed25519Algorithm...), 0x03, 
 // signedOctets is what AUTH covers: the sender's own first message, the other
 // end's nonce and the sender's identity (RFC 7296, Section 2.15).
 //
-//	InitiatorSignedOctets = RealMessage1 | NonceRData | MACedIDForI
-//	ResponderSignedOctets = RealMessage2 | NonceIData | MACedIDForR
+//	InitiatorSignedOctets = RealMessage1 | NonceRData | MACedIDForI [| IntAuth]
+//	ResponderSignedOctets = RealMessage2 | NonceIData | MACedIDForR [| IntAuth]
 func (s *Session) signedOctets(sa *ikeSA, byInitiator bool, id *message.ID) []byte {
 	f := s.first
 	real, nonce, skp := f.request, f.nr, sa.keys.pi
@@ -34,7 +34,8 @@ func (s *Session) signedOctets(sa *ikeSA, byInitiator bool, id *message.ID) []by
 		real, nonce, skp = f.response, f.ni, sa.keys.pr
 	}
 	b := append(bytes.Clone(real), nonce...)
-	return append(b, sa.prf.sum(skp, id.AppendRest(nil))...)
+	b = append(b, sa.prf.sum(skp, id.AppendRest(nil))...)
+	return append(b, f.intAuth()...)
 }
 
 func sharedKeyAuth(p PRF, psk Secret, octets []byte) []byte {
@@ -219,7 +220,7 @@ func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *messa
 		s.farewell(now, sa, 0, &NotifyError{refused.NotifyType})
 		return
 	}
-	c, err := s.acceptChild(sa, r, ps, s.first.ni, s.first.nr)
+	d, err := s.acceptChild(r, ps, s.first.ni, s.first.nr)
 	if err != nil {
 		s.farewell(now, sa, 0, err)
 		return
@@ -232,7 +233,7 @@ func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *messa
 	s.established(now)
 	s.emit(Established{Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs, RoundTrip: rtt})
 	s.first = nil
-	s.addChild(now, c)
+	s.addChild(now, d.child(sa))
 }
 
 func (s *Session) checkResponder(now time.Time, sa *ikeSA, id *message.ID, auth *message.Auth, ps []message.Payload) error {
@@ -376,10 +377,10 @@ func (s *Session) firstChild(sa *ikeSA, ps []message.Payload) ([]message.Payload
 	if _, ok := message.Find[*message.SA](ps); !ok {
 		return reply, nil // RFC 6023: the Child SA comes later
 	}
-	more, c, refused := s.answerChild(sa, ps, s.first.ni, s.first.nr, false)
+	more, d, refused := s.answerChild(ps, s.first.ni, s.first.nr, false)
 	if refused != nil {
 		s.debug("no child", refused)
 		return []message.Payload{refused.payload()}, nil
 	}
-	return append(reply, more...), c
+	return append(reply, more...), d.child(sa)
 }

@@ -61,16 +61,26 @@ func (s *Session) childGone(c *child) {
 	}
 }
 
-// newChild derives the keys of a Child SA; role is ours in the exchange.
-func newChild(sa *ikeSA, c choice, role Role, in, out uint32, shared, ni, nr []byte, tsi, tsr []TrafficSelector) *child {
-	toResponder, toInitiator := childKeys(sa.prf, sa.keys.d, c.cipher, shared, ni, nr)
-	k := &child{Child: Child{InboundSPI: in, OutboundSPI: out, Algorithm: c.cipher, ESN: c.esn, Role: role}}
-	if role == RoleInitiator {
+// A childDeal is what CREATE_CHILD_SA or IKE_AUTH agreed on for a Child SA. The
+// keys can be made when all of its key exchanges are done.
+type childDeal struct {
+	choice
+	secrets
+	role     Role // ours in the exchange
+	in, out  uint32
+	tsi, tsr []TrafficSelector
+}
+
+// child derives the keys of the Child SA.
+func (d *childDeal) child(sa *ikeSA) *child {
+	toResponder, toInitiator := childKeys(sa.prf, sa.keys.d, d.cipher, &d.secrets)
+	k := &child{Child: Child{InboundSPI: d.in, OutboundSPI: d.out, Algorithm: d.cipher, ESN: d.esn, Role: d.role}}
+	if d.role == RoleInitiator {
 		k.OutboundKey, k.InboundKey = toResponder, toInitiator
-		k.TSLocal, k.TSRemote = tsi, tsr
+		k.TSLocal, k.TSRemote = d.tsi, d.tsr
 	} else {
 		k.InboundKey, k.OutboundKey = toResponder, toInitiator
-		k.TSLocal, k.TSRemote = tsr, tsi
+		k.TSLocal, k.TSRemote = d.tsr, d.tsi
 	}
 	return k
 }
@@ -90,7 +100,7 @@ func selectors(ps []message.Payload) (tsi, tsr *message.TS) {
 
 // answerChild makes our half of a Child SA from a request with the payloads
 // SA, [Ni, KEi,] TSi, TSr. groups is false in IKE_AUTH.
-func (s *Session) answerChild(sa *ikeSA, ps []message.Payload, ni, nr []byte, groups bool) ([]message.Payload, *child, *RefusalError) {
+func (s *Session) answerChild(ps []message.Payload, ni, nr []byte, groups bool) ([]message.Payload, *childDeal, *RefusalError) {
 	offered, _ := message.Find[*message.SA](ps)
 	ke, _ := message.Find[*message.KE](ps)
 	tsi, tsr := selectors(ps)
@@ -117,17 +127,15 @@ func (s *Session) answerChild(sa *ikeSA, ps []message.Payload, ni, nr []byte, gr
 	if out == 0 {
 		return nil, nil, refuse(message.InvalidSyntax, "no SPI")
 	}
-	var shared []byte
-	var mine *keyExchange
+	var shared, public []byte
 	if c.group != 0 {
 		if ke == nil || Group(ke.Group) != c.group {
 			e := refuse(message.InvalidKEPayload, "group %d is wanted", c.group)
 			e.data = binary.BigEndian.AppendUint16(nil, uint16(c.group))
 			return nil, nil, e
 		}
-		mine = newKeyExchange(c.group, s.rand)
 		var err error
-		if shared, err = mine.shared(ke.Data); err != nil {
+		if public, shared, err = c.group.answer(s.rand, ke.Data); err != nil {
 			return nil, nil, refuse(message.InvalidSyntax, "%w", err)
 		}
 	}
@@ -139,19 +147,22 @@ func (s *Session) answerChild(sa *ikeSA, ps []message.Payload, ni, nr []byte, gr
 	}
 	in := s.c.NewSPI()
 	p.SPI = spiBytes(in)
-	k := newChild(sa, c, RoleResponder, in, out, shared, ni, nr, ti, tr)
+	d := &childDeal{
+		choice: c, secrets: secrets{ni: bytes.Clone(ni), nr: nr, shared: shared}, role: RoleResponder,
+		in: in, out: out, tsi: ti, tsr: tr,
+	}
 	reply := []message.Payload{&message.SA{Proposals: []message.Proposal{p}}}
 	if groups {
 		reply = append(reply, &message.Nonce{Data: nr})
 	}
-	if mine != nil {
-		reply = append(reply, &message.KE{Group: uint16(c.group), Data: mine.public()})
+	if public != nil {
+		reply = append(reply, &message.KE{Group: uint16(c.group), Data: public})
 	}
-	return append(reply, &message.TS{Selectors: ti}, &message.TS{Responder: true, Selectors: tr}), k, nil
+	return append(reply, &message.TS{Selectors: ti}, &message.TS{Responder: true, Selectors: tr}), d, nil
 }
 
 // acceptChild makes our half of a Child SA from the response to r.
-func (s *Session) acceptChild(sa *ikeSA, r *request, ps []message.Payload, ni, nr []byte) (*child, error) {
+func (s *Session) acceptChild(r *request, ps []message.Payload, ni, nr []byte) (*childDeal, error) {
 	answer, ok := message.Find[*message.SA](ps)
 	tsi, tsr := selectors(ps)
 	if !ok || tsi == nil || tsr == nil {
@@ -177,7 +188,10 @@ func (s *Session) acceptChild(sa *ikeSA, r *request, ps []message.Payload, ni, n
 	if !within(tsi.Selectors, r.tsi) || !within(tsr.Selectors, r.tsr) {
 		return nil, errors.New("the peer widened the traffic selectors")
 	}
-	return newChild(sa, c, RoleInitiator, r.spi, binary.BigEndian.Uint32(p.SPI), shared, ni, nr, tsi.Selectors, tsr.Selectors), nil
+	return &childDeal{
+		choice: c, secrets: secrets{ni: ni, nr: nr, shared: shared}, role: RoleInitiator,
+		in: r.spi, out: binary.BigEndian.Uint32(p.SPI), tsi: tsi.Selectors, tsr: tsr.Selectors,
+	}, nil
 }
 
 // startChild sends, to rekey a child or to make one in place of a lost one:
@@ -188,18 +202,24 @@ func (s *Session) startChild(now time.Time, t task) {
 	if !t.standIn && (!s.has(c) || !c.live() || c.rekeying) {
 		return
 	}
+	if c.contender(now).pending() {
+		// The peer is about to finish; two of them would only collide.
+		c.rekeyAt = s.retry(now, retryTemporary)
+		return
+	}
+	proposals := s.espProposals()
 	r := &request{
 		kind: reqChild, spi: s.c.NewSPI(), nonce: s.rand.bytes(nonceLen), retried: t.retried,
 		tsi: c.TSLocal, tsr: c.TSRemote, model: c,
 	}
-	r.offered = offer(s.c.ESPProposals, message.ProtocolESP, spiBytes(r.spi), true)
+	r.offered = offer(proposals, message.ProtocolESP, spiBytes(r.spi), true)
 	var ps []message.Payload
 	if !t.standIn {
 		c.rekeying, r.child = true, c
 		ps = append(ps, &message.Notify{Protocol: message.ProtocolESP, SPI: spiBytes(c.InboundSPI), NotifyType: message.RekeySA})
 	}
 	ps = append(ps, r.offered, &message.Nonce{Data: r.nonce})
-	if g := firstGroup(s.c.ESPProposals, t.group, s.sa.group); g != 0 {
+	if g := firstGroup(proposals, t.group, s.sa.group); g != 0 {
 		r.ke = newKeyExchange(g, s.rand)
 		ps = append(ps, &message.KE{Group: uint16(g), Data: r.ke.public()})
 	}
@@ -241,7 +261,7 @@ func groupWanted(n *message.Notify, ps []Proposal) Group {
 
 // childResponse takes:
 //
-//	<-- HDR, SK {SA, Nr, [KEr,] TSi, TSr}
+//	<-- HDR, SK {SA, Nr, [KEr,] TSi, TSr, [N(ADDITIONAL_KEY_EXCHANGE)]}
 func (s *Session) childResponse(now time.Time, sa *ikeSA, r *request, ps []message.Payload) {
 	old := r.child
 	if old != nil {
@@ -251,11 +271,23 @@ func (s *Session) childResponse(now time.Time, sa *ikeSA, r *request, ps []messa
 		s.childRefused(now, r, n)
 		return
 	}
-	nonce, ok := message.Find[*message.Nonce](ps)
-	var c *child
-	err := fmt.Errorf("no nonce: %w", message.ErrSyntax)
-	if ok {
-		c, err = s.acceptChild(sa, r, ps, r.nonce, nonce.Data)
+	f, err := s.nextKE(r, ps, func() (*following, error) {
+		nonce, ok := message.Find[*message.Nonce](ps)
+		if !ok {
+			return nil, fmt.Errorf("no nonce: %w", message.ErrSyntax)
+		}
+		d, err := s.acceptChild(r, ps, r.nonce, nonce.Data)
+		if err != nil {
+			return nil, err
+		}
+		return &following{child: d, left: d.more}, nil
+	})
+	if err == nil && len(f.left) > 0 {
+		if old != nil {
+			old.rekeying = true
+		}
+		s.followUp(now, sa, r, f)
+		return
 	}
 	if err != nil {
 		// The peer has a child now that we cannot use.
@@ -268,24 +300,34 @@ func (s *Session) childResponse(now time.Time, sa *ikeSA, r *request, ps []messa
 		}
 		return
 	}
+	c := f.child.child(sa)
 	c.Replaces = r.model.InboundSPI
-	if old != nil && old.peerRekey != nil &&
-		bytes.Compare(lowerNonce(r.nonce, nonce.Data), old.peerRekey.low) < 0 {
+	var theirs *peerRekey
+	if old != nil {
+		theirs = old.contender(now)
+	}
+	if theirs != nil && bytes.Compare(f.child.low(), theirs.low) < 0 {
 		// "the SA created with the lowest of the four nonces [...] SHOULD be
 		// closed by the endpoint that created it". Section 2.8.1. The owner
 		// never hears of it, and the peer deletes the old one.
 		c.silent = true
 		s.addChild(now, c)
 		s.enqueue(task{kind: reqDeleteChild, child: c})
+		if theirs.pending() {
+			// Should it never finish, the old one still has to be rekeyed.
+			old.rekeyAt = s.retry(now, retryRefused)
+		}
 		return
 	}
 	s.addChild(now, c)
 	if old == nil || !s.has(old) {
 		return
 	}
-	if old.peerRekey != nil {
+	if theirs.pending() {
+		theirs.lost = true
+	} else if theirs != nil {
 		// The peer's loses, and the peer deletes it; ours takes the place.
-		if k := old.peerRekey.child; k.live() {
+		if k := theirs.child; k.live() {
 			k.replaced, k.rekeyAt, k.deleteAt = true, time.Time{}, now.Add(replacedLifetime)
 		}
 	}
@@ -300,7 +342,7 @@ func (s *Session) childRefused(now time.Time, r *request, n *message.Notify) {
 	if old != nil && (!s.has(old) || !old.live()) {
 		return
 	}
-	switch g := groupWanted(n, s.c.ESPProposals); {
+	switch g := groupWanted(n, s.espProposals()); {
 	case g != 0 && !r.retried:
 		s.queue = slices.Insert(s.queue, 0, task{kind: reqChild, child: r.model, standIn: old == nil, group: g, retried: true})
 	case old == nil:
@@ -314,7 +356,7 @@ func (s *Session) childRefused(now time.Time, r *request, n *message.Notify) {
 		// Section 2.25
 		s.removeChild(old)
 		s.enqueue(task{kind: reqChild, child: old, standIn: true})
-	case n.NotifyType == message.TemporaryFailure:
+	case n.NotifyType == message.TemporaryFailure || n.NotifyType == message.StateNotFound:
 		old.rekeyAt = s.retry(now, retryTemporary)
 	default:
 		s.debug("child not rekeyed", &NotifyError{n.NotifyType})
@@ -373,26 +415,38 @@ func (s *Session) handleChild(now time.Time, sa *ikeSA, ps []message.Payload, ni
 		if !old.live() {
 			return nil, refuse(message.TemporaryFailure, "the child is being closed")
 		}
-		if old.peerRekey != nil {
+		if p := old.peerRekey; p != nil && !p.pending() {
 			return nil, refuse(message.TemporaryFailure, "the child is rekeyed already")
 		}
 	}
-	nr := s.rand.bytes(nonceLen)
-	reply, c, refused := s.answerChild(sa, ps, ni, nr, true)
+	reply, d, refused := s.answerChild(ps, ni, s.rand.bytes(nonceLen), true)
 	if refused != nil {
 		return nil, refused
 	}
+	if len(d.more) > 0 {
+		return append(reply, sa.await(now, s.rand, &following{child: d, left: d.more, old: old})), nil
+	}
+	s.finishChild(now, sa, &following{child: d, old: old})
+	return reply, nil
+}
+
+// finishChild adds the Child SA that the peer asked for, its key exchanges done.
+func (s *Session) finishChild(now time.Time, sa *ikeSA, f *following) {
+	c, old := f.child.child(sa), f.old
 	if old != nil {
 		c.Replaces = old.InboundSPI
-		if old.rekeying {
+		switch {
+		case f.rekey != nil && f.rekey.lost:
+			// Ours took the place meanwhile, and the peer deletes this one.
+			c.silent, c.deleteAt = true, now.Add(replacedLifetime)
+		case old.rekeying:
 			// Both rekey it. Who keeps which is seen when our response is here.
-			old.peerRekey = &peerRekey{low: lowerNonce(ni, nr), child: c}
-		} else {
+			old.peerRekey = &peerRekey{low: f.child.low(), child: c}
+		case s.has(old) && old.live():
 			old.replaced, old.rekeyAt, old.deleteAt = true, time.Time{}, now.Add(replacedLifetime)
 		}
 	}
 	s.addChild(now, c)
-	return reply, nil
 }
 
 func (s *Session) childByOutbound(spi uint32) *child {

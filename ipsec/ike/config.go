@@ -70,10 +70,10 @@ func (c *Config) prepare() error {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	if len(c.IKEProposals) == 0 {
-		c.IKEProposals = defaultIKEProposals()
+		c.IKEProposals = c.PostQuantum.ikeProposals()
 	}
 	if len(c.ESPProposals) == 0 {
-		c.ESPProposals = defaultESPProposals()
+		c.ESPProposals = c.PostQuantum.espProposals()
 	}
 	if err := checkProposals(c.IKEProposals, message.ProtocolIKE); err != nil {
 		return fmt.Errorf("ike: IKE proposals: %w", err)

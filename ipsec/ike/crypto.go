@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/ecdh"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -87,62 +86,6 @@ func (p PRF) plus(key []byte, n int, seed ...[]byte) []byte {
 		out = append(out, t...)
 	}
 	return out[:n]
-}
-
-var errKeyExchange = errors.New("key exchange data is not valid")
-
-func (g Group) curve() ecdh.Curve {
-	switch g {
-	case P256:
-		return ecdh.P256()
-	case X25519:
-		return ecdh.X25519()
-	}
-	return nil
-}
-
-// A keyExchange is our half of a key exchange.
-type keyExchange struct {
-	group Group
-	key   *ecdh.PrivateKey
-}
-
-func newKeyExchange(g Group, e entropy) *keyExchange {
-	for {
-		// Both groups have 32-byte private keys; for P-256 a few values are
-		// out of range.
-		if k, err := g.curve().NewPrivateKey(e.bytes(32)); err == nil {
-			return &keyExchange{g, k}
-		}
-	}
-}
-
-// public is the Key Exchange Data: for P-256 the two coordinates (RFC 5903,
-// Section 7), for X25519 the u-coordinate (RFC 8031, Section 3.1).
-func (k *keyExchange) public() []byte {
-	b := k.key.PublicKey().Bytes()
-	if k.group == P256 {
-		b = b[1:] // the octet that says "uncompressed"
-	}
-	return b
-}
-
-// shared is g^ir: for P-256 the x-coordinate alone, RFC 5903, Section 7. It
-// refuses points that are not on the curve and an X25519 result of zero (RFC
-// 8031, Section 3.2).
-func (k *keyExchange) shared(peer []byte) ([]byte, error) {
-	if k.group == P256 {
-		peer = append([]byte{4}, peer...)
-	}
-	pub, err := k.group.curve().NewPublicKey(peer)
-	if err != nil {
-		return nil, errKeyExchange
-	}
-	s, err := k.key.ECDH(pub)
-	if err != nil {
-		return nil, errKeyExchange
-	}
-	return s, nil
 }
 
 var errICV = errors.New("integrity check failed")
@@ -232,11 +175,10 @@ func newIKEKeys(prf PRF, alg esp.Algorithm, skeyseed, ni, nr []byte, spiI, spiR 
 }
 
 // childKeys expands KEYMAT, RFC 7296, Section 2.17: the keys of the SA from
-// the exchange's initiator to its responder come first. shared is nil without
-// a key exchange.
-func childKeys(prf PRF, skD []byte, alg esp.Algorithm, shared, ni, nr []byte) (toResponder, toInitiator Secret) {
+// the exchange's initiator to its responder come first.
+func childKeys(prf PRF, skD []byte, alg esp.Algorithm, s *secrets) (toResponder, toInitiator Secret) {
 	n := alg.KeyLen()
-	b := prf.plus(skD, 2*n, shared, ni, nr)
+	b := prf.plus(skD, 2*n, s.seed()...)
 	return b[:n:n], b[n:]
 }
 

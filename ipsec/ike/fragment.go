@@ -12,6 +12,10 @@ const (
 	// Section 2.5.1).
 	defaultFragmentSize = 1200
 	minFragmentSize     = 256
+	// smallFragment is what fits the 576 bytes that every path of IPv4 passes. It
+	// is for messages with keys of a KEM, which all connections depend on, and
+	// which would be the only ones that do not fit.
+	smallFragment = 532
 	// maxAssembled bounds what fragments of one message make us keep. Half-open
 	// SAs may send fragments too.
 	maxAssembled = 20 << 10
@@ -23,6 +27,7 @@ const (
 type assembly struct {
 	id    uint32
 	first message.PayloadType
+	flags byte              // of fragment 1's generic header
 	mark  [sha256.Size]byte // hash of fragment 1 as it came
 	parts [][]byte          // by number; nil for those that have not come
 	have  int
@@ -40,7 +45,7 @@ func (a *assembly) add(id uint32, f *message.Fragment, msg, plain []byte) (done 
 		return false
 	}
 	if f.Number == 1 {
-		a.first, a.mark = f.First, sha256.Sum256(msg)
+		a.first, a.flags, a.mark = f.First, f.Flags, sha256.Sum256(msg)
 	}
 	a.parts[f.Number-1] = append([]byte{}, plain...)
 	a.have++
@@ -48,39 +53,55 @@ func (a *assembly) add(id uint32, f *message.Fragment, msg, plain []byte) (done 
 	return a.have == len(a.parts)
 }
 
-// open decrypts a message or a fragment of one. whole identifies the message by
-// its bytes, those of its first fragment if it has several; it is nil as long
-// as fragments are missing. An error that does not match message.ErrSyntax or
-// *message.CriticalError means that the message may be anyone's.
-func (sa *ikeSA) open(a *assembly, id uint32, msg []byte) (ps []message.Payload, whole *[sha256.Size]byte, err error) {
+// An opened message is what was inside the Encrypted payload.
+type opened struct {
+	payloads []message.Payload
+	// mark identifies the message by its bytes, those of its first fragment if it
+	// has several.
+	mark [sha256.Size]byte
+
+	// What AppendAuthenticated needs.
+	first message.PayloadType
+	flags byte
+	plain []byte
+}
+
+// open decrypts a message or a fragment of one. The result is nil as long as
+// fragments are missing. An error that does not match message.ErrSyntax or
+// *message.CriticalError means that the message may be anyone's; with the
+// others only mark is set.
+func (sa *ikeSA) open(a *assembly, id uint32, msg []byte) (*opened, error) {
 	m, err := message.Parse(msg)
 	if err != nil || sa.in == nil {
-		return nil, nil, errICV
+		return nil, errICV
 	}
-	mark := sha256.Sum256(msg)
+	o := &opened{mark: sha256.Sum256(msg)}
 	if e, ok := message.Find[*message.Encrypted](m.Payloads); ok {
-		ps, err := e.Open(msg, sa.in)
-		return ps, &mark, err
+		if o.plain, err = e.Plain(msg, sa.in); err != nil {
+			return o, err
+		}
+		o.first, o.flags = e.First, e.Flags
+		o.payloads, err = message.ParseInner(o.first, o.plain)
+		return o, err
 	}
 	f, ok := message.Find[*message.Fragment](m.Payloads)
 	if !ok || sa.fragment == 0 {
-		return nil, nil, errICV
+		return nil, errICV
 	}
 	plain, err := f.Open(msg, sa.in)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !a.add(id, f, msg, plain) {
-		return nil, nil, nil
+		return nil, nil
 	}
-	plain = make([]byte, 0, a.size)
 	for _, p := range a.parts {
-		plain = append(plain, p...)
+		o.plain = append(o.plain, p...)
 	}
-	first := a.first
-	mark, *a = a.mark, assembly{}
-	ps, err = message.ParseInner(first, plain)
-	return ps, &mark, err
+	o.first, o.flags, o.mark = a.first, a.flags, a.mark
+	*a = assembly{}
+	o.payloads, err = message.ParseInner(o.first, o.plain)
+	return o, err
 }
 
 // fragmentation is what IKE_SA_INIT says about fragments.

@@ -196,9 +196,9 @@ func TestForgedRefusal(t *testing.T) {
 
 func TestInvalidKE(t *testing.T) {
 	p := newPair(t, func(p *pair) {
-		p.ic.IKEProposals = defaultIKEProposals()
+		p.ic.IKEProposals = NeverPostQuantum.ikeProposals()
 		p.ic.IKEProposals[0].Groups = []Group{X25519, P256}
-		p.rc.IKEProposals = defaultIKEProposals()
+		p.rc.IKEProposals = NeverPostQuantum.ikeProposals()
 		p.rc.IKEProposals[0].Groups = []Group{P256}
 		p.rc.CookieThreshold = -1
 	})

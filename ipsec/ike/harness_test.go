@@ -93,6 +93,8 @@ func newPair(t testing.TB, change ...func(*pair)) *pair {
 			}, nil
 		},
 	}
+	// Most tests are about what is the same without additional key exchanges.
+	p.ic.PostQuantum, p.rc.PostQuantum = NeverPostQuantum, NeverPostQuantum
 	for _, c := range change {
 		c(p)
 	}
@@ -103,6 +105,9 @@ func newPair(t testing.TB, change ...func(*pair)) *pair {
 	p.connect()
 	return p
 }
+
+// hybrid is a change for newPair: both ends are as without a choice.
+func hybrid(p *pair) { p.ic.PostQuantum, p.rc.PostQuantum = PreferPostQuantum, PreferPostQuantum }
 
 // connect makes a new initiator.
 func (p *pair) connect() {

@@ -84,6 +84,8 @@ type Config struct {
 
 	IKEProposals []Proposal // in order of preference
 	ESPProposals []Proposal
+	// PostQuantum decides what the proposals are without a choice.
+	PostQuantum PostQuantum
 
 	Local Identity
 	// One of these proves this end's identity.
@@ -292,6 +294,9 @@ type Send struct {
 	// requests, which the owner sends over what it thinks best: everything at
 	// once before the IKE SA is established.
 	Path Path
+	// Fragment counts the fragments of a message from 0 (RFC 7383). They come in
+	// order, one Send each; all of them are needed.
+	Fragment int
 	// Retransmission is set when the same bytes went out before.
 	Retransmission bool
 }

@@ -227,11 +227,11 @@ func TestFaultyRequests(t *testing.T) {
 		p.r.Receive(p.now, b[0], nil, source)
 		n := len(p.raw)
 		p.collect()
-		reply, _, err := sa.open(&sa.responses, sa.nextSend-1, p.raw[n])
+		reply, err := sa.open(&sa.responses, sa.nextSend-1, p.raw[n])
 		if err != nil {
 			t.Fatal(err)
 		}
-		return reply
+		return reply.payloads
 	}
 	reply := inject(&message.Unknown{PayloadType: 200, Critical: true})
 	if n := message.FindNotify(reply, message.UnsupportedCriticalPayload); n == nil || !slices.Equal(n.Data, []byte{200}) {

@@ -80,6 +80,9 @@ func (s *Session) sendInit(now time.Time) {
 	ps = append(ps, s.natDetection()...)
 	ps = append(ps, signatureHashes())
 	ps = append(ps, s.c.fragmentation()...)
+	if additional(s.c.IKEProposals) {
+		ps = append(ps, &message.Notify{NotifyType: message.IntermediateSupported})
+	}
 	ps = append(ps, s.c.vendorIDs()...)
 	m := message.Message{Header: s.sa.header(message.IKESAInit, 0, false), Payloads: ps}
 	msg, err := m.AppendBinary(nil)
@@ -128,6 +131,10 @@ func (s *Session) initResponse(now time.Time, sa *ikeSA, r *request, h *message.
 		s.debug("response dropped", errChoice)
 		return
 	}
+	if len(c.more) > 0 && message.FindNotify(m.Payloads, message.IntermediateSupported) == nil {
+		s.debug("response dropped", errChoice)
+		return
+	}
 	shared, err := f.ke.shared(ke.Data)
 	if err != nil {
 		s.debug("response dropped", err)
@@ -142,7 +149,8 @@ func (s *Session) initResponse(now time.Time, sa *ikeSA, r *request, h *message.
 	sa.setKeys(c, newIKEKeys(c.prf, c.cipher, seed, f.ni, f.nr, sa.spiI, sa.spiR))
 	sa.request = nil
 	s.state = stateAuth
-	s.sendAuth(now, sa)
+	f.choice, f.left = c, c.more
+	s.authenticate(now, sa)
 }
 
 // learn reads what both ends tell about themselves in IKE_SA_INIT.
@@ -211,13 +219,13 @@ func (s *Session) restart(now time.Time, r *request, ps []message.Payload) bool 
 
 // answerInit makes the response to IKE_SA_INIT at a responder; request, its
 // own copy of the bytes, holds everything else given.
-func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Payload, c choice, p message.Proposal, shared []byte, ke *keyExchange, ni []byte) error {
-	s.first = &firstExchange{request: request, ni: ni, nr: s.rand.bytes(nonceLen)}
+func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Payload, c choice, p message.Proposal, public, shared, ni []byte) error {
+	s.first = &firstExchange{request: request, ni: ni, nr: s.rand.bytes(nonceLen), choice: c, left: c.more}
 	s.learn(ps)
 	s.sa = &ikeSA{keyLog: s.c.KeyLog, spiI: h.InitiatorSPI, spiR: s.newSPI(), nextRecv: 1}
 	out := []message.Payload{
 		&message.SA{Proposals: []message.Proposal{p}},
-		&message.KE{Group: uint16(c.group), Data: ke.public()},
+		&message.KE{Group: uint16(c.group), Data: public},
 		&message.Nonce{Data: s.first.nr},
 	}
 	if message.FindNotify(ps, message.NATDetectionSourceIP) != nil {
@@ -226,6 +234,9 @@ func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Pay
 	out = append(out, signatureHashes())
 	if s.sa.fragment = s.c.agreedFragment(ps); s.sa.fragment > 0 {
 		out = append(out, s.c.fragmentation()...)
+	}
+	if message.FindNotify(ps, message.IntermediateSupported) != nil && additional(s.c.IKEProposals) {
+		out = append(out, &message.Notify{NotifyType: message.IntermediateSupported})
 	}
 	// RFC 7670, Section 3: without a certification authority.
 	out = append(out, &message.CertRequest{Encoding: message.CertRawPublicKey})

@@ -9,15 +9,6 @@ import (
 	"github.com/godwit-net/godwit/ipsec/ike/message"
 )
 
-// A Group is a key exchange method by its IANA number.
-type Group uint16
-
-// The groups implemented.
-const (
-	P256   Group = 19 // RFC 5903
-	X25519 Group = 31 // RFC 8031
-)
-
 // A PRF is a pseudorandom function by its IANA number.
 type PRF uint16
 
@@ -39,6 +30,10 @@ type Proposal struct {
 	// means that the keys come from the IKE SA alone.
 	Groups []Group
 
+	// Additional key exchanges follow the first, one for each list (RFC 9370). A
+	// peer that does not know them needs another proposal without.
+	Additional [][]Group
+
 	// ESN is for ESP only: true asks for extended sequence numbers. Empty
 	// means true, then false.
 	ESN []bool
@@ -46,22 +41,58 @@ type Proposal struct {
 
 var allCiphers = []esp.Algorithm{esp.AES128GCM, esp.AES256GCM, esp.ChaCha20Poly1305}
 
-// defaultIKEProposals is what Config.IKEProposals is without a choice.
-func defaultIKEProposals() []Proposal {
-	return []Proposal{{
+// PostQuantum says whether keys have to be safe from quantum computers.
+type PostQuantum uint8
+
+// The choices of Config.PostQuantum.
+const (
+	// PreferPostQuantum offers ML-KEM-768 after the first key exchange, and goes
+	// without it if the peer does not take it.
+	PreferPostQuantum PostQuantum = iota
+	// NeverPostQuantum saves the round trip that it takes to connect.
+	NeverPostQuantum
+	// RequirePostQuantum makes no IKE SA without it.
+	RequirePostQuantum
+)
+
+// ikeProposals is what Config.IKEProposals is without a choice.
+func (q PostQuantum) ikeProposals() []Proposal {
+	classical := Proposal{
 		Ciphers: allCiphers,
 		PRFs:    []PRF{PRFHMACSHA256, PRFHMACSHA384, PRFHMACSHA512},
 		Groups:  []Group{X25519, P256},
-	}}
+	}
+	hybrid := classical
+	hybrid.Additional = [][]Group{{MLKEM768}}
+	switch q {
+	case NeverPostQuantum:
+		return []Proposal{classical}
+	case RequirePostQuantum:
+		return []Proposal{hybrid}
+	}
+	return []Proposal{hybrid, classical}
 }
 
-// defaultESPProposals wants a key exchange at rekeying and goes without it if
-// the peer does.
-func defaultESPProposals() []Proposal {
-	return []Proposal{
-		{Ciphers: allCiphers, Groups: []Group{X25519, P256}},
-		{Ciphers: allCiphers},
+// espProposals is what Config.ESPProposals is without a choice: it wants a key
+// exchange at rekeying and goes without it if the peer does. Without one of its
+// own a Child SA is as safe as the IKE SA that it comes from.
+func (q PostQuantum) espProposals() []Proposal {
+	groups := []Group{X25519, P256}
+	hybrid := Proposal{Ciphers: allCiphers, Groups: groups, Additional: [][]Group{{MLKEM768}}}
+	classical := []Proposal{{Ciphers: allCiphers, Groups: groups}, {Ciphers: allCiphers}}
+	if q == NeverPostQuantum {
+		return classical
 	}
+	return append([]Proposal{hybrid}, classical...)
+}
+
+// classical gives those without additional key exchanges.
+func classical(ps []Proposal) []Proposal {
+	return slices.DeleteFunc(slices.Clone(ps), func(p Proposal) bool { return len(p.Additional) > 0 })
+}
+
+func additional(ps []Proposal) bool {
+	return slices.ContainsFunc(ps, func(p Proposal) bool { return len(p.Additional) > 0 })
 }
 
 func checkProposals(ps []Proposal, proto message.ProtocolID) error {
@@ -78,8 +109,35 @@ func checkProposals(ps []Proposal, proto message.ProtocolID) error {
 		if proto == message.ProtocolIKE && (len(p.PRFs) == 0 || len(p.Groups) == 0) {
 			return errors.New("an IKE proposal without PRF or group")
 		}
+		if err := p.checkAdditional(); err != nil {
+			return err
+		}
 		if slices.ContainsFunc(p.PRFs, func(f PRF) bool { return !f.valid() }) {
 			return errors.New("a proposal with an unknown PRF")
+		}
+	}
+	return nil
+}
+
+// checkAdditional wants each method once: "the responder MUST NOT select the same
+// method more than once". RFC 9370, Section 2.2.1
+func (p *Proposal) checkAdditional() error {
+	if len(p.Additional) > int(message.TransformAdditionalKE7-message.TransformAdditionalKE1)+1 {
+		return fmt.Errorf("%d additional key exchanges", len(p.Additional))
+	}
+	if len(p.Additional) > 0 && len(p.Groups) == 0 {
+		return errors.New("additional key exchanges without a first one")
+	}
+	seen := slices.Clone(p.Groups)
+	for _, list := range p.Additional {
+		if len(list) == 0 {
+			return errors.New("an additional key exchange without a method")
+		}
+		for _, g := range list {
+			if g != MLKEM768 && g.curve() == nil || slices.Contains(seen, g) {
+				return fmt.Errorf("%v as an additional key exchange", g)
+			}
+			seen = append(seen, g)
 		}
 	}
 	return nil
@@ -130,6 +188,11 @@ func offer(ps []Proposal, proto message.ProtocolID, spi []byte, groups bool) *me
 			for _, g := range p.Groups {
 				w.Transforms = append(w.Transforms, message.NewTransform(message.TransformKE, uint16(g), 0))
 			}
+			for i, list := range p.Additional {
+				for _, g := range list {
+					w.Transforms = append(w.Transforms, message.NewTransform(message.TransformAdditionalKE1+message.TransformType(i), uint16(g), 0))
+				}
+			}
 		}
 		if proto == message.ProtocolESP {
 			for _, e := range p.esn() {
@@ -156,6 +219,7 @@ type choice struct {
 	cipher esp.Algorithm
 	prf    PRF
 	group  Group // 0 for none
+	more   []Group
 	esn    bool
 }
 
@@ -200,7 +264,8 @@ func match(own *Proposal, o *message.Proposal, groups bool, prefer Group) (c cho
 	for i := range o.Transforms {
 		// "If the responder receives a Transform Type it doesn't understand [...]
 		// it MUST consider this proposal unacceptable". RFC 7296, Section 3.3.6
-		if t := o.Transforms[i].Type; t < message.TransformEncryption || t > message.TransformESN {
+		t := o.Transforms[i].Type
+		if t < message.TransformEncryption || t > message.TransformESN && !t.AdditionalKE() {
 			return c, nil, false
 		}
 	}
@@ -258,6 +323,9 @@ func match(own *Proposal, o *message.Proposal, groups bool, prefer Group) (c cho
 	case groups && offers(message.TransformKE):
 		return c, nil, false
 	}
+	if !c.matchAdditional(own, has, offers, pick, groups) {
+		return c, nil, false
+	}
 	if o.Protocol == message.ProtocolESP {
 		if !offers(message.TransformESN) {
 			// Some leave it out when they have none.
@@ -273,6 +341,37 @@ func match(own *Proposal, o *message.Proposal, groups bool, prefer Group) (c cho
 	return c, ts, true
 }
 
+// matchAdditional picks the additional key exchanges: ours in their order, each
+// in the first offered one that has it, and NONE, which has to be on offer, in
+// all others.
+func (c *choice) matchAdditional(own *Proposal, has func(message.TransformType, uint16, int) bool,
+	offers func(message.TransformType) bool, pick func(message.TransformType, uint16, int), groups bool) bool {
+	wanted := own.Additional
+	if !groups {
+		wanted = nil
+	}
+	for t := message.TransformAdditionalKE1; t <= message.TransformAdditionalKE7; t++ {
+		if !offers(t) {
+			continue
+		}
+		i := -1
+		if len(wanted) > 0 {
+			i = slices.IndexFunc(wanted[0], func(g Group) bool { return has(t, uint16(g), 0) })
+		}
+		switch {
+		case i >= 0:
+			c.more = append(c.more, wanted[0][i])
+			pick(t, uint16(wanted[0][i]), 0)
+			wanted = wanted[1:]
+		case has(t, 0, 0):
+			pick(t, 0, 0)
+		case groups:
+			return false
+		}
+	}
+	return len(wanted) == 0
+}
+
 var errChoice = errors.New("the peer chose what was not offered")
 
 // chosen reads the peer's answer to what we offered.
@@ -286,7 +385,8 @@ func chosen(offered *message.SA, answer *message.SA) (c choice, p *message.Propo
 		return c, nil, errChoice
 	}
 	o := &offered.Proposals[i]
-	var seen, wanted [message.TransformESN + 1]bool
+	var seen, wanted [message.TransformAdditionalKE7 + 1]bool
+	var more [message.TransformAdditionalKE7 + 1]Group
 	for _, t := range o.Transforms {
 		wanted[t.Type] = true
 	}
@@ -311,6 +411,14 @@ func chosen(offered *message.SA, answer *message.SA) (c choice, p *message.Propo
 			c.group = Group(t.ID)
 		case message.TransformESN:
 			c.esn = t.ID == message.ESNYes
+		}
+		if t.Type.AdditionalKE() {
+			more[t.Type] = Group(t.ID)
+		}
+	}
+	for _, g := range more {
+		if g != 0 {
+			c.more = append(c.more, g)
 		}
 	}
 	if wanted[message.TransformESN] && !seen[message.TransformESN] {

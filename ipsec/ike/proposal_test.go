@@ -2,6 +2,7 @@ package ike
 
 import (
 	"net/netip"
+	"reflect"
 	"slices"
 	"testing"
 
@@ -36,18 +37,21 @@ func TestChooseIKE(t *testing.T) {
 	}{
 		{"all in one, our order decides", []message.Proposal{prop(1, message.ProtocolIKE,
 			tr(encr, 28), tr(encr, 20, 256), tr(encr, 20, 128), tr(prf, 7), tr(prf, 5), tr(keTyp, 19), tr(keTyp, 31))},
-			0, choice{esp.AES128GCM, PRFHMACSHA256, X25519, false}, 1},
+			0, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: X25519}, 1},
 		{"the group that a key came for saves a round trip", []message.Proposal{prop(1, message.ProtocolIKE,
 			tr(encr, 20, 128), tr(prf, 5), tr(keTyp, 31), tr(keTyp, 19))},
-			P256, choice{esp.AES128GCM, PRFHMACSHA256, P256, false}, 1},
+			P256, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: P256}, 1},
 		{"a phone's: AES-CBC with integrity first, AEAD second", []message.Proposal{
 			prop(1, message.ProtocolIKE, tr(encr, 12, 256), tr(integ, 12), tr(prf, 5), tr(keTyp, 14)),
 			prop(2, message.ProtocolIKE, tr(encr, 20, 256), tr(prf, 6), tr(keTyp, 20), tr(keTyp, 19))},
-			0, choice{esp.AES256GCM, PRFHMACSHA384, P256, false}, 2},
+			0, choice{cipher: esp.AES256GCM, prf: PRFHMACSHA384, group: P256}, 2},
 		{"integrity of NONE", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(integ, 0))...)},
-			0, choice{esp.AES128GCM, PRFHMACSHA256, X25519, false}, 1},
+			0, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: X25519}, 1},
 		{"integrity with an AEAD", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(integ, 12))...)}, 0, choice{}, 0},
-		{"unknown transform type", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(6, 36))...)}, 0, choice{}, 0},
+		{"unknown transform type", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(13, 36))...)}, 0, choice{}, 0},
+		{"an additional key exchange", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(6, 36))...)}, 0, choice{}, 0},
+		{"an additional key exchange or none", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(7, 36), tr(7, 0))...)},
+			0, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: X25519}, 1},
 		{"key length of 192", []message.Proposal{prop(1, message.ProtocolIKE, tr(encr, 20, 192), tr(prf, 5), tr(keTyp, 31))}, 0, choice{}, 0},
 		{"no key length", []message.Proposal{prop(1, message.ProtocolIKE, tr(encr, 20), tr(prf, 5), tr(keTyp, 31))}, 0, choice{}, 0},
 		{"no PRF", []message.Proposal{prop(1, message.ProtocolIKE, tr(encr, 20, 128), tr(keTyp, 31))}, 0, choice{}, 0},
@@ -59,8 +63,8 @@ func TestChooseIKE(t *testing.T) {
 			tr(prf, 5), tr(keTyp, 31))}, 0, choice{}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			c, p, ok := choose(defaultIKEProposals(), &message.SA{Proposals: tt.offered}, message.ProtocolIKE, true, tt.prefer)
-			if ok != (tt.number != 0) || ok && (c != tt.want || p.Number != tt.number) {
+			c, p, ok := choose(NeverPostQuantum.ikeProposals(), &message.SA{Proposals: tt.offered}, message.ProtocolIKE, true, tt.prefer)
+			if ok != (tt.number != 0) || ok && (!reflect.DeepEqual(c, tt.want) || p.Number != tt.number) {
 				t.Fatalf("%v of %d, %v", c, p.Number, ok)
 			}
 			if !ok {
@@ -68,7 +72,7 @@ func TestChooseIKE(t *testing.T) {
 			}
 			// "one transform of each type included in the offer", and the
 			// initiator must agree.
-			if got, _, err := chosen(&message.SA{Proposals: tt.offered}, &message.SA{Proposals: []message.Proposal{p}}); err != nil || got != c {
+			if got, _, err := chosen(&message.SA{Proposals: tt.offered}, &message.SA{Proposals: []message.Proposal{p}}); err != nil || !reflect.DeepEqual(got, c) {
 				t.Fatalf("read back: %v, %v", got, err)
 			}
 		})
@@ -94,17 +98,17 @@ func TestChooseESP(t *testing.T) {
 		{"key exchange at rekeying", nil, true, []message.Proposal{prop(1, message.ProtocolESP, gcm, tr(esn, 0)), prop(2, message.ProtocolESP, gcm, tr(keTyp, 19), tr(esn, 0))},
 			choice{cipher: esp.AES128GCM, group: P256}, 2},
 		{"key exchange in a group that we lack", nil, true, []message.Proposal{prop(1, message.ProtocolESP, gcm, tr(keTyp, 14), tr(esn, 0))}, choice{}, 0},
-		{"key exchange or none", defaultESPProposals()[1:], true, []message.Proposal{prop(1, message.ProtocolESP, gcm, tr(keTyp, 31), tr(keTyp, 0), tr(esn, 0))}, choice{cipher: esp.AES128GCM}, 1},
+		{"key exchange or none", NeverPostQuantum.espProposals()[1:], true, []message.Proposal{prop(1, message.ProtocolESP, gcm, tr(keTyp, 31), tr(keTyp, 0), tr(esn, 0))}, choice{cipher: esp.AES128GCM}, 1},
 		{"AH", nil, false, []message.Proposal{prop(1, message.ProtocolAH, gcm, tr(esn, 0))}, choice{}, 0},
 		{"a PRF, which ESP has not", nil, false, []message.Proposal{prop(1, message.ProtocolESP, gcm, tr(prf, 5), tr(esn, 0))}, choice{}, 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			own := tt.own
 			if own == nil {
-				own = defaultESPProposals()
+				own = NeverPostQuantum.espProposals()
 			}
 			c, p, ok := choose(own, &message.SA{Proposals: tt.offered}, message.ProtocolESP, tt.groups, 0)
-			if ok != (tt.number != 0) || ok && (c != tt.want || p.Number != tt.number) {
+			if ok != (tt.number != 0) || ok && (!reflect.DeepEqual(c, tt.want) || p.Number != tt.number) {
 				t.Fatalf("%v of %d, %v", c, p.Number, ok)
 			}
 		})
@@ -144,10 +148,10 @@ func TestChosen(t *testing.T) {
 }
 
 func TestOffer(t *testing.T) {
-	if n := len(offer(defaultESPProposals(), message.ProtocolESP, nil, false).Proposals); n != 1 {
+	if n := len(offer(NeverPostQuantum.espProposals(), message.ProtocolESP, nil, false).Proposals); n != 1 {
 		t.Errorf("%d proposals in IKE_AUTH", n)
 	}
-	if n := len(offer(defaultESPProposals(), message.ProtocolESP, nil, true).Proposals); n != 2 {
+	if n := len(offer(NeverPostQuantum.espProposals(), message.ProtocolESP, nil, true).Proposals); n != 2 {
 		t.Errorf("%d proposals at rekeying", n)
 	}
 }

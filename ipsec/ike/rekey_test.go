@@ -25,8 +25,8 @@ func TestRekeyChild(t *testing.T) {
 	}{
 		{"with a key exchange", func(*pair) {}, 4},
 		{"without one", func(p *pair) { p.ic.ESPProposals, p.rc.ESPProposals = noPFS, noPFS }, 4},
-		{"offered, and the peer does not want it", func(p *pair) { p.rc.ESPProposals = defaultESPProposals()[1:] }, 4},
-		{"not offered, and the peer would want it", func(p *pair) { p.ic.ESPProposals = defaultESPProposals()[1:] }, 4},
+		{"offered, and the peer does not want it", func(p *pair) { p.rc.ESPProposals = NeverPostQuantum.espProposals()[1:] }, 4},
+		{"not offered, and the peer would want it", func(p *pair) { p.ic.ESPProposals = NeverPostQuantum.espProposals()[1:] }, 4},
 		{"in another group", func(p *pair) {
 			p.rc.ESPProposals = []Proposal{{Ciphers: allCiphers, Groups: []Group{P256}}}
 			p.ic.ESPProposals = []Proposal{{Ciphers: allCiphers, Groups: []Group{X25519, P256}}}
@@ -114,7 +114,7 @@ func TestRekeyIKE(t *testing.T) {
 func TestRekeyIKEInvalidKE(t *testing.T) {
 	p := newPair(t)
 	p.establish()
-	p.session().c.IKEProposals = defaultIKEProposals()
+	p.session().c.IKEProposals = NeverPostQuantum.ikeProposals()
 	p.session().c.IKEProposals[0].Groups = []Group{P256}
 	i, _ := p.i.SPIs()
 	p.i.RekeyIKE(p.now)
@@ -156,12 +156,21 @@ func TestLifetimes(t *testing.T) {
 	}
 }
 
+// kinds is what rekeying is tested with: one key exchange, and two of them.
+var kinds = map[string]func(*pair){"classical": func(*pair) {}, "hybrid": hybrid}
+
 func TestRekeyUnderLoss(t *testing.T) {
+	for kind, change := range kinds {
+		t.Run(kind, func(t *testing.T) { rekeyUnderLoss(t, change) })
+	}
+}
+
+func rekeyUnderLoss(t *testing.T, change func(*pair)) {
 	for _, what := range []string{"child", "IKE SA"} {
-		for n := range 4 {
+		for n := range 10 {
 			for _, who := range []string{"initiator", "responder"} {
 				t.Run(fmt.Sprintf("%s rekeys its %s, message %d lost", who, what, n), func(t *testing.T) {
-					p := newPair(t)
+					p := newPair(t, change)
 					p.establish()
 					first := len(p.sends)
 					p.lose = func(Role, message.Header) bool { return len(p.sends)-first-1 == n }
@@ -194,9 +203,15 @@ func TestRekeyUnderLoss(t *testing.T) {
 //
 // The exchange with the lowest nonce loses.
 func TestChildRekeyCollision(t *testing.T) {
+	for kind, change := range kinds {
+		t.Run(kind, func(t *testing.T) { childRekeyCollision(t, change) })
+	}
+}
+
+func childRekeyCollision(t *testing.T, change func(*pair)) {
 	winners := map[Role]int{}
 	for seed := range byte(12) {
-		p := newPair(t, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
+		p := newPair(t, change, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
 		p.establish()
 		first := p.wantOneChild()
 		p.i.RekeyChild(p.now)
@@ -222,8 +237,9 @@ func TestChildRekeyCollision(t *testing.T) {
 
 // An owner must never be told to send on the loser's child.
 func TestChildRekeyCollisionEvents(t *testing.T) {
-	for seed := range byte(8) {
-		p := newPair(t, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
+	for seed := range byte(16) {
+		change := kinds[[]string{"classical", "hybrid"}[seed%2]]
+		p := newPair(t, change, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
 		p.establish()
 		p.i.RekeyChild(p.now)
 		p.session().RekeyChild(p.now)
@@ -243,9 +259,15 @@ func TestChildRekeyCollisionEvents(t *testing.T) {
 }
 
 func TestIKERekeyCollision(t *testing.T) {
+	for kind, change := range kinds {
+		t.Run(kind, func(t *testing.T) { ikeRekeyCollision(t, change) })
+	}
+}
+
+func ikeRekeyCollision(t *testing.T, change func(*pair)) {
 	winners := map[bool]int{}
 	for seed := range byte(12) {
-		p := newPair(t, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
+		p := newPair(t, change, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
 		p.establish()
 		i, _ := p.i.SPIs()
 		p.i.RekeyIKE(p.now)
@@ -274,9 +296,15 @@ func TestIKERekeyCollision(t *testing.T) {
 // Whatever is lost of a collision, both ends come out with one child or one IKE
 // SA (RFC 7296, Section 2.25).
 func TestCollisionsUnderLoss(t *testing.T) {
+	for kind, change := range kinds {
+		t.Run(kind, func(t *testing.T) { collisionsUnderLoss(t, change) })
+	}
+}
+
+func collisionsUnderLoss(t *testing.T, change func(*pair)) {
 	for seed := range byte(6) {
 		for mask := range 64 {
-			p := newPair(t, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
+			p := newPair(t, change, func(p *pair) { p.ic.Random, p.rc.Random = seeded(seed), seeded(seed+100) })
 			p.establish()
 			first := len(p.sends)
 			p.lose = func(Role, message.Header) bool {
@@ -341,14 +369,16 @@ const stories = 200
 // Random triggers on both ends, with loss, duplication and reordering: in the
 // end the two agree.
 func TestRandomStories(t *testing.T) {
-	for seed := range uint64(stories) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) { randomStory(t, seed) })
+	for kind, change := range kinds {
+		for seed := range uint64(stories) {
+			t.Run(fmt.Sprint(kind, seed), func(t *testing.T) { randomStory(t, seed, change) })
+		}
 	}
 }
 
-func randomStory(t *testing.T, seed uint64) {
+func randomStory(t *testing.T, seed uint64, change func(*pair)) {
 	rnd := rand.New(rand.NewPCG(seed, 1))
-	p := newPair(t, func(p *pair) { p.ic.Random, p.rc.Random = seeded(byte(seed)), seeded(byte(seed)+50) })
+	p := newPair(t, change, func(p *pair) { p.ic.Random, p.rc.Random = seeded(byte(seed)), seeded(byte(seed)+50) })
 	p.establish()
 	p.lose = func(Role, message.Header) bool { return rnd.IntN(3) == 0 }
 	for range 120 {

@@ -158,7 +158,13 @@ func (r *Responder) init(now time.Time, h *message.Header, msg []byte, path Path
 		r.reply(h, path, &message.Notify{NotifyType: message.Cookie, Data: r.jar.bake(now, r.rand, nonce.Data, h.InitiatorSPI)})
 		return nil
 	}
-	c, p, ok := choose(r.c.IKEProposals, offered, message.ProtocolIKE, true, Group(ke.Group))
+	proposals := r.c.IKEProposals
+	if message.FindNotify(m.Payloads, message.IntermediateSupported) == nil {
+		// "the responder MUST treat this as if the initiator did not propose any
+		// additional key exchanges". RFC 9370, Section 2.2.1
+		proposals = classical(proposals)
+	}
+	c, p, ok := choose(proposals, offered, message.ProtocolIKE, true, Group(ke.Group))
 	if !ok {
 		r.reply(h, path, &message.Notify{NotifyType: message.NoProposalChosen})
 		return errors.New("no proposal fits")
@@ -167,8 +173,7 @@ func (r *Responder) init(now time.Time, h *message.Header, msg []byte, path Path
 		r.reply(h, path, &message.Notify{NotifyType: message.InvalidKEPayload, Data: binary.BigEndian.AppendUint16(nil, uint16(c.group))})
 		return nil
 	}
-	mine := newKeyExchange(c.group, r.rand)
-	shared, err := mine.shared(ke.Data)
+	public, shared, err := c.group.answer(r.rand, ke.Data)
 	if err != nil {
 		return err
 	}
@@ -182,7 +187,7 @@ func (r *Responder) init(now time.Time, h *message.Header, msg []byte, path Path
 		return err
 	}
 	nonce, _ = message.Find[*message.Nonce](m.Payloads)
-	if err := s.answerInit(h, own, m.Payloads, c, p, shared, mine, nonce.Data); err != nil {
+	if err := s.answerInit(h, own, m.Payloads, c, p, public, shared, nonce.Data); err != nil {
 		return err
 	}
 	s.initHash, s.initAnswer = sha256.Sum256(msg), s.first.response

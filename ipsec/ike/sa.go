@@ -30,11 +30,12 @@ type ikeSA struct {
 	state      saState
 	expire     time.Time // when a replaced SA is gone, and one gone forgotten
 
-	prf   PRF
-	group Group
-	keys  ikeKeys
-	out   *sealer
-	in    *opener
+	prf    PRF
+	group  Group  // of the first key exchange
+	groups Groups // of all of them
+	keys   ikeKeys
+	out    *sealer
+	in     *opener
 
 	nextSend, nextRecv uint32
 	lastRequest        [sha256.Size]byte // of the last request answered
@@ -44,7 +45,8 @@ type ikeSA struct {
 	fragment            int // the size of our fragments; 0 without fragmentation
 	requests, responses assembly
 
-	peerRekey *peerRekey // what the peer's rekeying of this SA made during ours
+	peerRekey *peerRekey   // what the peer's rekeying of this SA made during ours
+	awaited   []*following // exchanges of the peer that go on with IKE_FOLLOWUP_KE
 }
 
 // A peerRekey is the outcome of the peer's rekeying of something that we are
@@ -53,6 +55,9 @@ type peerRekey struct {
 	low   []byte // the lower nonce of that exchange
 	sa    *ikeSA // for IKE SAs
 	child *child // for Child SAs
+
+	until time.Time // without an outcome: when we do not expect any more
+	lost  bool      // our rekeying finished before the peer's, and won
 }
 
 // A requestKind says what a request is for.
@@ -68,6 +73,7 @@ const (
 	reqDeleteIKE
 	reqUpdate // addresses, RFC 4555
 	reqProbe
+	reqIntermediate
 )
 
 func (k requestKind) exchange() message.ExchangeType {
@@ -78,6 +84,8 @@ func (k requestKind) exchange() message.ExchangeType {
 		return message.IKEAuth
 	case reqChild, reqIKE:
 		return message.CreateChildSA
+	case reqIntermediate:
+		return message.IKEIntermediate
 	}
 	return message.Informational
 }
@@ -105,6 +113,16 @@ type request struct {
 	tsi, tsr []TrafficSelector
 	retried  bool   // after INVALID_KE_PAYLOAD
 	cookie2  []byte // of a probe or an update
+
+	follow *following // in IKE_FOLLOWUP_KE
+}
+
+// exchange gives the type of the exchange that the request starts.
+func (r *request) exchange() message.ExchangeType {
+	if r.follow != nil {
+		return message.IKEFollowupKE
+	}
+	return r.kind.exchange()
 }
 
 func (sa *ikeSA) localSPI() uint64 {
@@ -119,7 +137,7 @@ func (sa *ikeSA) setKeys(c choice, k ikeKeys) {
 	if sa.keyLog != nil {
 		sa.keyLog.IKE(sa.spiI, sa.spiR, k.ei, k.er, c.cipher)
 	}
-	sa.prf, sa.group, sa.keys = c.prf, c.group, k
+	sa.prf, sa.group, sa.groups, sa.keys = c.prf, c.group, Groups{c.group}, k
 	out, in := k.ei, k.er
 	if !sa.initiator {
 		out, in = in, out
@@ -154,7 +172,11 @@ func (sa *ikeSA) is(h *message.Header) bool {
 func (sa *ikeSA) seal(e message.ExchangeType, id uint32, response bool, ps []message.Payload) ([][]byte, error) {
 	m := message.Message{Header: sa.header(e, id, response), Payloads: ps}
 	if sa.fragment > 0 {
-		return m.AppendFragments(sa.out, sa.fragment)
+		size := sa.fragment
+		if e == message.IKEIntermediate || e == message.IKEFollowupKE {
+			size = min(size, smallFragment)
+		}
+		return m.AppendFragments(sa.out, size)
 	}
 	b, err := m.AppendSealed(nil, sa.out)
 	return [][]byte{b}, err

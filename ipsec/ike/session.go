@@ -15,7 +15,7 @@ type state uint8
 
 const (
 	stateInit        state = iota + 1 // IKE_SA_INIT under way, or at a responder done
-	stateAuth                         // IKE_AUTH under way, at an initiator
+	stateAuth                         // IKE_INTERMEDIATE or IKE_AUTH under way, at an initiator
 	stateEstablished                  // both ends are authenticated
 	stateClosed
 )
@@ -71,6 +71,12 @@ type firstExchange struct {
 	ed25519           bool     // the peer verifies Ed25519 signatures
 	hashes            []uint16 // that the peer verifies signatures with
 	ke                *keyExchange
+
+	// IKE_INTERMEDIATE, one exchange for each additional key exchange.
+	choice       choice
+	left         []Group // those that are to come
+	authI, authR []byte  // what AUTH covers of it, by each end: IntAuth_iN and rN
+	authID       uint32  // the message ID of IKE_AUTH
 
 	// At an initiator.
 	group    Group
@@ -245,6 +251,10 @@ func (s *Session) Delete(now time.Time) {
 
 // SPIs gives the SPIs of the current IKE SA; responder is 0 before there is one.
 func (s *Session) SPIs() (initiator, responder uint64) { return s.sa.spiI, s.sa.spiR }
+
+// KeyExchanges gives what the keys of the current IKE SA came from; nil before
+// there are any.
+func (s *Session) KeyExchanges() Groups { return slices.Clone(s.sa.groups) }
 
 // Role is this end's role in the first exchange; rekeying does not change it.
 func (s *Session) Role() Role { return s.role }

@@ -12,7 +12,7 @@ import (
 func (s *Session) send(now time.Time, sa *ikeSA, r *request, ps []message.Payload) {
 	r.id = sa.nextSend
 	var err error
-	if r.msgs, err = sa.seal(r.kind.exchange(), r.id, false, ps); err != nil {
+	if r.msgs, err = sa.seal(r.exchange(), r.id, false, ps); err != nil {
 		// Nothing that a peer or a checked configuration says comes near the
 		// limits; a caller's attributes might.
 		s.close(now, err)
@@ -30,7 +30,7 @@ func (s *Session) launch(now time.Time, sa *ikeSA, r *request) {
 		r.giveUp = now.Add(s.c.RetransmitFor)
 	}
 	r.next = earlier(now.Add(r.interval), r.giveUp)
-	s.debug("request "+r.kind.exchange().String(), nil)
+	s.debug("request "+r.exchange().String(), nil)
 	s.sendAll(r.msgs, nil, false)
 }
 
@@ -64,8 +64,8 @@ func (s *Session) resend(now time.Time, r *request) {
 
 // sendAll sends a message, which may be several fragments.
 func (s *Session) sendAll(msgs [][]byte, path Path, again bool) {
-	for _, m := range msgs {
-		s.emit(Send{Message: m, Path: path, Retransmission: again})
+	for i, m := range msgs {
+		s.emit(Send{Message: m, Path: path, Fragment: i, Retransmission: again})
 	}
 }
 
@@ -86,16 +86,12 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 		return
 	}
 	if s.state != stateEstablished && (s.state != stateInit || s.role != RoleResponder ||
-		h.Exchange != message.IKEAuth && (s.login == nil || h.Exchange != message.Informational)) {
+		h.Exchange != message.IKEAuth && h.Exchange != message.IKEIntermediate && (s.login == nil || h.Exchange != message.Informational)) {
 		return
 	}
-	mark := sha256.Sum256(msg)
-	ps, whole, err := sa.open(&sa.requests, h.ID, msg)
-	if err == nil && whole == nil {
+	in, err := sa.open(&sa.requests, h.ID, msg)
+	if err == nil && in == nil {
 		return // more fragments are to come
-	}
-	if whole != nil {
-		mark = *whole
 	}
 	var reply []message.Payload
 	var after func()
@@ -110,7 +106,11 @@ func (s *Session) receiveRequest(now time.Time, sa *ikeSA, h *message.Header, ms
 		s.debug("request dropped", err)
 		return
 	default:
-		reply, after = s.handle(now, sa, h.Exchange, ps)
+		reply, after = s.handle(now, sa, h, in)
+	}
+	mark := sha256.Sum256(msg)
+	if in != nil {
+		mark = in.mark
 	}
 	s.respond(sa, h, mark, path, reply)
 	if after != nil {
@@ -140,14 +140,25 @@ func (s *Session) fatal(now time.Time, e *RefusalError) ([]message.Payload, func
 
 // handle gives the payloads of the response to a request, and what is to be
 // done once it is sent.
-func (s *Session) handle(now time.Time, sa *ikeSA, e message.ExchangeType, ps []message.Payload) ([]message.Payload, func()) {
+func (s *Session) handle(now time.Time, sa *ikeSA, h *message.Header, in *opened) ([]message.Payload, func()) {
+	e, ps := h.Exchange, in.payloads
 	switch {
+	case s.state == stateInit && len(s.first.left) > 0:
+		// IKE_AUTH before that would leave out what was agreed.
+		if e == message.IKEIntermediate {
+			return s.handleIntermediate(now, sa, h, in)
+		}
 	case e == message.IKEAuth && s.state == stateInit:
+		if s.first.authID == 0 {
+			s.first.authID = h.ID // of the first of several
+		}
 		return s.handleAuth(now, sa, ps)
 	case e == message.Informational && s.state == stateInit:
 		return s.loginAbandoned(now, ps)
 	case e == message.CreateChildSA && s.state == stateEstablished:
 		return s.handleCreateChild(now, sa, ps)
+	case e == message.IKEFollowupKE && s.state == stateEstablished:
+		return s.handleFollowup(now, sa, ps)
 	case e == message.Informational && s.state == stateEstablished:
 		return s.handleInformational(now, sa, ps)
 	}
@@ -158,15 +169,15 @@ func (s *Session) handle(now time.Time, sa *ikeSA, e message.ExchangeType, ps []
 // others: late copies, and what was never asked.
 func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, msg []byte) {
 	r := sa.request
-	if r == nil || r.id != h.ID || r.kind.exchange() != h.Exchange {
+	if r == nil || r.id != h.ID || r.exchange() != h.Exchange {
 		return
 	}
 	if r.kind == reqInit {
 		s.initResponse(now, sa, r, h, msg)
 		return
 	}
-	ps, whole, err := sa.open(&sa.responses, h.ID, msg)
-	if err == nil && whole == nil {
+	in, err := sa.open(&sa.responses, h.ID, msg)
+	if err == nil && in == nil {
 		return
 	}
 	if err != nil && !errors.Is(err, message.ErrSyntax) && !errors.As(err, new(*message.CriticalError)) {
@@ -178,6 +189,7 @@ func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, m
 		s.close(now, err)
 		return
 	}
+	ps := in.payloads
 	sa.request = nil
 	var rtt time.Duration
 	if r.tries == 1 {
@@ -192,6 +204,8 @@ func (s *Session) receiveResponse(now time.Time, sa *ikeSA, h *message.Header, m
 	switch r.kind {
 	case reqAuth:
 		s.authResponse(now, sa, r, ps, rtt)
+	case reqIntermediate:
+		s.intermediateResponse(now, sa, r, h, in)
 	case reqChild:
 		s.childResponse(now, sa, r, ps)
 	case reqIKE:

@@ -20,6 +20,7 @@ import "fmt"
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 type Encrypted struct {
 	First PayloadType // of the payloads inside
+	Flags uint8       // the octet with the C bit; Parse sets it
 	Body  []byte      // IV, ciphertext and ICV
 	// Offset is where Body starts in the message; all before it is the
 	// additional data of the AEAD (RFC 5282, Section 5.1). Parse sets it.
@@ -77,14 +78,36 @@ func (m *Message) AppendSealed(b []byte, s Sealer) ([]byte, error) {
 // it. An error of o comes back as it is; the errors of ParsePayloads mean that
 // the peer itself made the fault.
 func (e *Encrypted) Open(raw []byte, o Opener) ([]Payload, error) {
+	plain, err := e.Plain(raw, o)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInner(e.First, plain)
+}
+
+// Plain decrypts e as Open does, and gives the payloads inside as bytes, for
+// ParseInner.
+func (e *Encrypted) Plain(raw []byte, o Opener) ([]byte, error) {
 	plain, err := o.Open(e.Body, raw[:e.Offset])
 	if err != nil {
 		return nil, err
 	}
-	if plain, err = unpad(plain); err != nil {
-		return nil, err
-	}
-	return ParseInner(e.First, plain)
+	return unpad(plain)
+}
+
+// AppendAuthenticated appends what the AUTH payload covers of an
+// IKE_INTERMEDIATE message (RFC 9242, Section 3.3.2): the message as if
+// encryption added nothing, and in one piece also if it went in fragments. first
+// is the type of the first payload inside, flags the octet after it in the
+// generic header, and plain the payloads inside.
+func (h Header) AppendAuthenticated(b []byte, first PayloadType, flags byte, plain []byte) []byte {
+	start := len(b)
+	b = h.appendHeader(b)
+	n := genericLen + len(plain)
+	b = append(b, byte(first), flags, byte(n>>8), byte(n))
+	b = append(b, plain...)
+	finishHeader(b[start:], TypeEncrypted)
+	return b
 }
 
 // unpad takes padding off.

@@ -30,6 +30,7 @@ const fragmentLen = 4
 //	+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 type Fragment struct {
 	First  PayloadType // of the payloads inside; TypeNone except in fragment 1
+	Flags  uint8       // the octet with the C bit; Parse sets it
 	Number uint16      // from 1
 	Total  uint16      // at most MaxFragments
 	Body   []byte      // IV, ciphertext and ICV

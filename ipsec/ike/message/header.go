@@ -20,9 +20,12 @@ const (
 	IKEAuth       ExchangeType = 35
 	CreateChildSA ExchangeType = 36
 	Informational ExchangeType = 37
+
+	IKEIntermediate ExchangeType = 43 // RFC 9242
+	IKEFollowupKE   ExchangeType = 44 // RFC 9370
 )
 
-// String gives the name of RFC 7296.
+// String gives the name of RFC 7296, 9242 or 9370.
 func (e ExchangeType) String() string {
 	switch e {
 	case IKESAInit:
@@ -33,6 +36,10 @@ func (e ExchangeType) String() string {
 		return "CREATE_CHILD_SA"
 	case Informational:
 		return "INFORMATIONAL"
+	case IKEIntermediate:
+		return "IKE_INTERMEDIATE"
+	case IKEFollowupKE:
+		return "IKE_FOLLOWUP_KE"
 	}
 	return fmt.Sprintf("exchange %d", uint8(e))
 }

@@ -123,8 +123,9 @@ func ParsePayloads(first PayloadType, b []byte) ([]Payload, error) {
 		if len(b) < genericLen {
 			return nil, fmt.Errorf("payload %d cut off: %w", t, ErrSyntax)
 		}
-		next := PayloadType(b[0])         // Next Payload (8)
-		critical := b[1]&0x80 != 0        // C (1)
+		next := PayloadType(b[0]) // Next Payload (8)
+		flags := b[1]
+		critical := flags&0x80 != 0       // C (1)
 		n := int(b[2])<<8 | int(b[3])     // Payload Length (16), with this header
 		if n < genericLen || n > len(b) { // 3.2
 			return nil, fmt.Errorf("payload %d has length %d of %d: %w", t, n, len(b), ErrSyntax)
@@ -139,12 +140,13 @@ func ParsePayloads(first PayloadType, b []byte) ([]Payload, error) {
 				return nil, fmt.Errorf("bytes after the encrypted payload: %w", ErrSyntax)
 			}
 			if t == TypeEncrypted {
-				return append(ps, &Encrypted{First: next, Body: body}), nil
+				return append(ps, &Encrypted{First: next, Flags: flags, Body: body}), nil
 			}
 			f, err := parseFragment(next, body)
 			if err != nil {
 				return nil, err
 			}
+			f.Flags = flags
 			return append(ps, f), nil
 		}
 		p, err := parseBody(t, body)

@@ -30,6 +30,7 @@ const (
 	UnacceptableAddresses      NotifyType = 40 // RFC 4555
 	UnexpectedNATDetected      NotifyType = 41 // RFC 4555
 	ChildSANotFound            NotifyType = 44
+	StateNotFound              NotifyType = 47 // RFC 9370
 
 	InitialContact            NotifyType = 16384
 	NATDetectionSourceIP      NotifyType = 16388
@@ -43,8 +44,11 @@ const (
 	Cookie2                   NotifyType = 16401
 	NoNATsAllowed             NotifyType = 16402
 	AuthLifetime              NotifyType = 16403
+	QuickCrashDetection       NotifyType = 16419 // RFC 6290
 	FragmentationSupported    NotifyType = 16430 // RFC 7383
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
+	IntermediateSupported     NotifyType = 16438 // RFC 9242
+	AdditionalKeyExchange     NotifyType = 16441 // RFC 9370
 
 	// Ours, from the private range: docs/protocol.md.
 	Enrolment NotifyType = 40960 + 'g'
@@ -83,6 +87,10 @@ var notifyNames = map[NotifyType]string{
 	Cookie2:                    "COOKIE2",
 	NoNATsAllowed:              "NO_NATS_ALLOWED",
 	AuthLifetime:               "AUTH_LIFETIME",
+	StateNotFound:              "STATE_NOT_FOUND",
+	QuickCrashDetection:        "QUICK_CRASH_DETECTION",
+	IntermediateSupported:      "INTERMEDIATE_EXCHANGE_SUPPORTED",
+	AdditionalKeyExchange:      "ADDITIONAL_KEY_EXCHANGE",
 	FragmentationSupported:     "IKEV2_FRAGMENTATION_SUPPORTED",
 	SignatureHashAlgorithms:    "SIGNATURE_HASH_ALGORITHMS",
 	Enrolment:                  "GODWIT_ENROLMENT",

@@ -26,7 +26,16 @@ const (
 	TransformIntegrity  TransformType = 3
 	TransformKE         TransformType = 4
 	TransformESN        TransformType = 5
+	// TransformAdditionalKE1 to 7 ask for key exchanges after the first one; their
+	// IDs are those of TransformKE (RFC 9370, Section 2.2.1).
+	TransformAdditionalKE1 TransformType = 6
+	TransformAdditionalKE7 TransformType = 12
 )
+
+// AdditionalKE reports whether t is one of the seven additional key exchanges.
+func (t TransformType) AdditionalKE() bool {
+	return t >= TransformAdditionalKE1 && t <= TransformAdditionalKE7
+}
 
 // Transform IDs used here; NONE of integrity and key exchange is 0.
 const (
