@@ -101,10 +101,16 @@ func FuzzSession(f *testing.F) {
 		}
 		s = append(s, of, byte(m.Exchange), byte(e.First), byte(of)-8, byte(len(plain)>>8), byte(len(plain)))
 		s = append(s, plain...)
-		for len(s)%4 != 2 {
+		for len(s)%4 != 2 || len(s)%3 == 0 {
 			s = append(s, 10)
 		}
 		f.Add(s)
+	}
+	// IKE_INTERMEDIATE goes right, then both ends rekey, with IKE_FOLLOWUP_KE.
+	f.Add([]byte{0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 5, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 6, 0, 0, 1, 1, 0})
+	// Key exchange data of wrong lengths in both new exchanges.
+	for _, e := range []message.ExchangeType{message.IKEIntermediate, message.IKEFollowupKE} {
+		f.Add([]byte{0, 1, 8, byte(e), byte(message.TypeKE), 0, 0, 10, 0, 0, 0, 10, 0, 36, 0, 0, 1, 2, 9, byte(e), byte(message.TypeKE), 1, 0, 1, 0, 10, 10})
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
 		if len(script) > 4096 {
@@ -117,6 +123,9 @@ func FuzzSession(f *testing.F) {
 			}
 			if login {
 				kit.logins("carol", "wrong")(p)
+			}
+			if len(script)%3 == 0 {
+				hybrid(p)
 			}
 		})
 		next := func() int {
@@ -232,6 +241,9 @@ func FuzzSession(f *testing.F) {
 func check(t *testing.T, s *Session) {
 	if len(s.children) > maxChildren+1 || len(s.sas) > maxIKESAs+1 || len(s.queue) > 4*maxChildren {
 		t.Fatalf("%d children, %d IKE SAs, %d tasks", len(s.children), len(s.sas), len(s.queue))
+	}
+	if len(s.sa.awaited) > maxAwaited {
+		t.Fatalf("%d exchanges awaited", len(s.sa.awaited))
 	}
 	if s.state == stateClosed && len(s.children) > 0 {
 		t.Fatal("closed with children")

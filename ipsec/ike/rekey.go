@@ -17,10 +17,6 @@ func (s *Session) startIKE(now time.Time, t task) {
 		s.rekeyAt = s.retry(now, retryTemporary)
 		return
 	}
-	if s.sa.contender(now).pending() {
-		s.rekeyAt = s.retry(now, retryTemporary)
-		return
-	}
 	proposals := s.ikeProposals()
 	r := &request{kind: reqIKE, ikeSPI: s.newSPI(), nonce: s.rand.bytes(nonceLen), retried: t.retried}
 	r.offered = offer(proposals, message.ProtocolIKE, binary.BigEndian.AppendUint64(nil, r.ikeSPI), true)

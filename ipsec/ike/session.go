@@ -184,6 +184,9 @@ func (s *Session) NextTimeout() time.Time {
 	for _, sa := range s.sas {
 		t = earlier(t, sa.due())
 	}
+	if p := s.sa.peerRekey; p.pending() && s.sa.request == nil && len(s.queue) > 0 {
+		t = earlier(t, p.until)
+	}
 	for _, c := range s.children {
 		t = earlier(t, earlier(c.rekeyAt, c.deleteAt))
 	}
@@ -274,11 +277,26 @@ func (s *Session) enqueue(t task) {
 	}
 }
 
+// held reports that a task waits until the peer has finished, or has had the
+// time to finish, a rekeying of the IKE SA: a request about Child SAs would be
+// refused, or its answer lost with the old IKE SA.
+func (s *Session) held(now time.Time, t task) bool {
+	switch t.kind {
+	case reqChild, reqDeleteChild, reqIKE:
+		return s.sa.contender(now).pending()
+	}
+	return false
+}
+
 // pump starts the next task when the window, which holds one request, is free.
 func (s *Session) pump(now time.Time) {
-	for s.state == stateEstablished && s.sa.request == nil && len(s.queue) > 0 {
-		t := s.queue[0]
-		s.queue = s.queue[1:]
+	for s.state == stateEstablished && s.sa.request == nil {
+		i := slices.IndexFunc(s.queue, func(t task) bool { return !s.held(now, t) })
+		if i < 0 {
+			return
+		}
+		t := s.queue[i]
+		s.queue = slices.Delete(s.queue, i, i+1)
 		switch t.kind {
 		case reqChild:
 			s.startChild(now, t)
