@@ -50,7 +50,7 @@ type Client struct {
 	carriers  map[mobility.CarrierID]*carrier
 	lastID    mobility.CarrierID
 	session   *ike.Session // being made, or the one in use
-	request   []byte       // the IKE request under way while connecting
+	request   [][]byte     // the IKE request under way while connecting, in fragments if it is long
 	answered  mobility.CarrierID
 	next      *ike.Session            // made beside a session that seems lost
 	held      []heldMessage           // for next

@@ -40,6 +40,10 @@ type Config struct {
 	// SAs; zero means the defaults of package ike, negative never.
 	IKELifetime, ChildLifetime time.Duration
 
+	// PostQuantum says whether the keys have to be safe from quantum computers;
+	// they are where the other end can, by default.
+	PostQuantum ike.PostQuantum
+
 	// KeyLog gets the keys of all SAs, to decrypt captures with; nil in all
 	// ordinary use.
 	KeyLog ike.KeyLog

@@ -126,6 +126,8 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			NewSPI:     c.table.NewSPI,
 			KeyLog:     c.c.KeyLog,
 
+			PostQuantum: c.c.PostQuantum,
+
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,
 		},

@@ -84,6 +84,8 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			KeyLog:     c.c.KeyLog,
 			MOBIKE:     true,
 
+			PostQuantum: c.c.PostQuantum,
+
 			Certificates:   g.Certificates,
 			CertificateKey: g.CertificateKey,
 			Roots:          g.Roots,

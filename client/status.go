@@ -10,10 +10,13 @@ import (
 
 // A Status is what `godwit status` shows; its JSON names are an interface.
 type Status struct {
-	State  string      `json:"state"` // connecting, connected, moving, portal, stopped
-	Server string      `json:"server"`
-	Inner  []string    `json:"inner"`
-	Path   *PathStatus `json:"path"`
+	State  string   `json:"state"` // connecting, connected, moving, portal, stopped
+	Server string   `json:"server"`
+	Inner  []string `json:"inner"`
+	// KeyExchange is what the keys came from, as in X25519+ML-KEM-768; empty
+	// while there are none.
+	KeyExchange string      `json:"key_exchange"`
+	Path        *PathStatus `json:"path"`
 	// Standby is the path over a second network that takes over when the first
 	// is lost.
 	Standby       *PathStatus    `json:"standby,omitempty"`
@@ -126,6 +129,9 @@ func (c *Client) fill(s *Status) {
 			s.Inner = append(s.Inner, a.String())
 		}
 		s.TCPTimeouts = in.stack.Stats().Timeouts
+	}
+	if c.session != nil {
+		s.KeyExchange = c.session.KeyExchanges().String()
 	}
 	n := c.link.Stats()
 	s.BytesSent, s.BytesReceived = n.BytesSent, n.BytesReceived

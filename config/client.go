@@ -61,6 +61,7 @@ func (t *table) local(c *Client) error {
 	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Forward, _ = t.list("forward", "tcp 127.0.0.1:2222 git.example.org:22")
 	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
+	c.PostQuantum = t.postQuantum()
 	c.Tun = t.tun()
 	c.NoOffload = !t.flag("offload", true)
 	c.LogLevel = t.level()
@@ -85,6 +86,7 @@ func (c *Client) Encode() []byte {
 		{"", "fingerprint", cmp.Or(c.Fingerprint, "chrome")},
 		{"The way out of an office: http://HOST:PORT, environment or none.", "proxy", cmp.Or(c.Proxy, "environment")},
 		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
+		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(c.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 	}
 	if len(c.Enrolment) > 0 {

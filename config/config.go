@@ -75,6 +75,9 @@ type Server struct {
 	// WebSocketPath is the secret request path of websocket and http.
 	// It is required and begins with a slash.
 	WebSocketPath string
+	// PostQuantum is prefer (the default), require or never: whether keys have
+	// to be safe from quantum computers.
+	PostQuantum string
 	// Web is the port as visitors without a key see it.
 	Web Web
 	// NoOffload, the key offload turned round, keeps packets from crossing the
@@ -133,6 +136,9 @@ type Client struct {
 	// EarlyData is known (the default), always or never: for which destinations
 	// a stream's first bytes leave before the destination has answered.
 	EarlyData string
+	// PostQuantum is prefer (the default), require or never: whether keys have
+	// to be safe from quantum computers.
+	PostQuantum string
 	// Forward are ports of this machine that lead to targets, each written as
 	// "tcp 127.0.0.1:2222 git.example.org:22".
 	Forward []string

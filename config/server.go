@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"strconv"
@@ -28,6 +29,7 @@ func (t *table) server() (*Server, error) {
 	s.Pool6 = t.pool("pool6", DefaultPool6)
 	s.Encapsulations = t.encapsulations()
 	s.WebSocketPath = t.path()
+	s.PostQuantum = t.postQuantum()
 	s.Web = t.web()
 	s.NoOffload = !t.flag("offload", true)
 	s.LogLevel = t.level()
@@ -60,6 +62,7 @@ func (s *Server) Encode() []byte {
 		{"", "encapsulations", s.Encapsulations},
 		{"Secret: whoever asks for another path sees an ordinary web server.", "websocket_path", s.WebSocketPath},
 		{"debug, info, warn or error", "log_level", levelName(s.LogLevel)},
+		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(s.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
 	}, s.Web.lines()...))
 }

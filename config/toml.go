@@ -209,6 +209,9 @@ func (t *table) oneOf(key string, values ...string) string {
 	return s
 }
 
+// postQuantum reads the key that both ends have.
+func (t *table) postQuantum() string { return t.oneOf("post_quantum", "prefer", "require", "never") }
+
 // need reads a string that must be there.
 func (t *table) need(key, example string) string {
 	ok := t.has(key)

@@ -71,6 +71,10 @@ type Config struct {
 	// earlier. One that sleeps cannot answer, and shall not lose its SAs for it.
 	IKELifetime, ChildLifetime time.Duration
 
+	// PostQuantum says whether the keys have to be safe from quantum computers;
+	// they are where the other end can, by default.
+	PostQuantum ike.PostQuantum
+
 	// KeyLog gets the keys of all SAs, to decrypt captures with; nil in all
 	// ordinary use.
 	KeyLog ike.KeyLog

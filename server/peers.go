@@ -58,7 +58,10 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 			PrivateKey: s.c.PrivateKey,
 			NewSPI:     s.table.NewSPI,
 			KeyLog:     s.c.KeyLog,
-			MOBIKE:     s.c.Guests != nil,
+
+			PostQuantum: s.c.PostQuantum,
+
+			MOBIKE: s.c.Guests != nil,
 
 			IKELifetime:   s.c.IKELifetime,
 			ChildLifetime: s.c.ChildLifetime,

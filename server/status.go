@@ -19,6 +19,7 @@ type ClientStatus struct {
 	Name          string   `json:"name"`
 	Connected     bool     `json:"connected"`
 	Inner         []string `json:"inner"`
+	KeyExchange   string   `json:"key_exchange"` // what the keys came from, as in X25519+ML-KEM-768
 	Encapsulation string   `json:"encapsulation"`
 	Remote        string   `json:"remote"`
 	Verdict       string   `json:"verdict"`
@@ -61,6 +62,9 @@ func (p *peer) status() ClientStatus {
 		if a.IsValid() {
 			c.Inner = append(c.Inner, a.String())
 		}
+	}
+	if p.session != nil {
+		c.KeyExchange = p.session.KeyExchanges().String()
 	}
 	if by := p.link.Carrier(); by != nil {
 		c.Encapsulation, c.Remote = string(by.Name()), by.Describe().Destination.String()

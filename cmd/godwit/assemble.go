@@ -33,6 +33,11 @@ import (
 	"github.com/godwit-net/godwit/transports/websocket"
 )
 
+// postQuantum is the values of the key post_quantum.
+var postQuantum = map[string]ike.PostQuantum{
+	"prefer": ike.PreferPostQuantum, "require": ike.RequirePostQuantum, "never": ike.NeverPostQuantum,
+}
+
 // serverConfig turns a server's folder into what package server takes. The
 // egress is the caller's.
 func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
@@ -51,6 +56,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		Pool4:          d.Config.Pool4,
 		Pool6:          d.Config.Pool6,
 		NoOffload:      d.Config.NoOffload,
+		PostQuantum:    postQuantum[d.Config.PostQuantum],
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
 			return user(d.LookupClient(key, time.Now()))
 		},
@@ -192,8 +198,11 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		PrivateKey: d.Key,
 		Enrolment:  d.Config.Enrolment,
 		NoOffload:  d.Config.NoOffload,
-		EarlyData:  client.EarlyData(d.Config.EarlyData),
-		Gateway:    gateway,
+
+		PostQuantum: postQuantum[d.Config.PostQuantum],
+
+		EarlyData: client.EarlyData(d.Config.EarlyData),
+		Gateway:   gateway,
 	}, nil
 }
 

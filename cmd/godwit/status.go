@@ -93,6 +93,9 @@ func printStatus(out io.Writer, s client.Status) error {
 	if len(s.Inner) > 0 {
 		fmt.Fprintf(w, "inner\t%s\n", strings.Join(s.Inner, ", "))
 	}
+	if s.KeyExchange != "" {
+		fmt.Fprintf(w, "keys\t%s\n", s.KeyExchange)
+	}
 	if p := s.Path; p != nil {
 		fmt.Fprintf(w, "path\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
 		if p.Proxy != "" {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/client/warm"
+	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/lab"
 )
 
@@ -152,18 +153,37 @@ func (m *mobile) firstPacket(from netip.Addr) (at func() time.Time) {
 	}
 }
 
-func TestConnectTakesTwoRoundTrips(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		const r = 100 * time.Millisecond
-		w := newWorld(t, r)
-		defer w.close()
-		start := lab.NewClock(r)
-		m := w.join("laptop", 10)
-		<-m.client.Ready()
-		if got := start.Rounds(); got != 2 {
-			t.Errorf("connected after %.2f round trips, want 2", got)
-		}
-	})
+// TestConnect counts the round trips of IKE until streams can be opened: two,
+// and one more for keys that are safe from quantum computers.
+func TestConnect(t *testing.T) {
+	for _, c := range []struct {
+		choice ike.PostQuantum
+		rounds float64
+		keys   string
+	}{
+		{ike.PreferPostQuantum, 3, "X25519+ML-KEM-768"},
+		{ike.NeverPostQuantum, 2, "X25519"},
+	} {
+		t.Run(c.keys, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				const r = 100 * time.Millisecond
+				w := newWorld(t, r, func(w *world) { w.postQuantum = c.choice })
+				defer w.close()
+				start := lab.NewClock(r)
+				m := w.join("laptop", 10)
+				<-m.client.Ready()
+				if got := start.Rounds(); got != c.rounds {
+					t.Errorf("connected after %.2f round trips, want %v", got, c.rounds)
+				}
+				if got := m.client.Status().KeyExchange; got != c.keys {
+					t.Errorf("keys from %s, want %s", got, c.keys)
+				}
+				if got := w.server.Status().Clients[0].KeyExchange; got != c.keys {
+					t.Errorf("at the server keys from %s, want %s", got, c.keys)
+				}
+			})
+		})
+	}
 }
 
 // TestMoveWhereUDPPasses moves from one NAT to another. The old network ends

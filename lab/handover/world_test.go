@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/lab"
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/transports"
@@ -56,7 +57,8 @@ type world struct {
 	end   context.CancelFunc
 	tasks sync.WaitGroup
 
-	ikeLife, childLife time.Duration // of both ends; 0 means the defaults
+	ikeLife, childLife time.Duration   // of both ends; 0 means the defaults
+	postQuantum        ike.PostQuantum // of both ends
 	server             *server.Server
 	stopServer         context.CancelFunc
 
@@ -133,6 +135,7 @@ func (w *world) serve() {
 		NoOffload:      !*offload,
 		IKELifetime:    w.ikeLife,
 		ChildLifetime:  w.childLife,
+		PostQuantum:    w.postQuantum,
 		Egress: func(ctx context.Context, _, address string) (net.Conn, error) {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {
@@ -234,6 +237,7 @@ func (w *world) join(name string, number byte) *mobile {
 		NoOffload:     !*offload,
 		IKELifetime:   w.ikeLife,
 		ChildLifetime: w.childLife,
+		PostQuantum:   w.postQuantum,
 	})
 	if err != nil {
 		w.t.Fatal(err)
