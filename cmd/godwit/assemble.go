@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto"
 	"crypto/ed25519"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,6 +14,7 @@ import (
 	"os"
 	"runtime/debug"
 	"runtime/pprof"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -125,8 +127,32 @@ func guestsConfig(d *config.ServerDir, logger *slog.Logger) (*server.Guests, err
 	if c := d.Credentials; c != nil {
 		g.Certificates, g.Roots = c.Certificate.Certificate, c.Roots
 		g.CertificateKey, _ = c.Certificate.PrivateKey.(crypto.Signer) // all of crypto/tls are
+		if err := checkCertificate(d, logger); err != nil {
+			return nil, err
+		}
 	}
 	return g, nil
+}
+
+// checkCertificate looks at the server's certificate as its clients will.
+func checkCertificate(d *config.ServerDir, logger *slog.Logger) error {
+	chain := d.Credentials.Certificate.Certificate
+	if len(chain) == 0 {
+		return nil
+	}
+	where, renew := d.Path()+", server.toml, [ikev2], certificate_file", "renew it, or run godwit server certificate"
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return &config.Error{What: "not a certificate: " + err.Error(), Where: where, Do: renew, Err: err}
+	}
+	id := d.Config.IKEv2.Identity
+	if !strings.Contains(id, "@") && leaf.VerifyHostname(id) != nil {
+		return &config.Error{What: "the certificate is not for " + id + ", so clients would refuse it", Where: where, Do: "name one that is, or change identity"}
+	}
+	if left := time.Until(leaf.NotAfter); left < 14*24*time.Hour {
+		logger.Warn("the certificate for IKEv2 clients ends soon, or has: "+renew, slog.Time("end", leaf.NotAfter))
+	}
+	return nil
 }
 
 // guest is a record as package server takes it.

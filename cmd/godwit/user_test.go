@@ -43,6 +43,9 @@ func TestUserWithPassword(t *testing.T) {
 	}
 	godwit(t, "server", "user", "add", "x", "--password", "--certificate", "--dir", server).wantError(t, exitUsage, "give one of them")
 	godwit(t, "check", "--dir", server).wantOK(t)
+	t.Setenv("GODWIT_SERVER_IKEV2_IDENTITY", "other.example.org")
+	godwit(t, "check", "--dir", server).wantError(t, exitError, "the certificate is not for other.example.org")
+	t.Setenv("GODWIT_SERVER_IKEV2_IDENTITY", "")
 
 	for device, parts := range map[string][]string{
 		"apple":      {"com.apple.security.root", "<string>carol</string>", "ExtendedAuthEnabled</key><integer>1", "AES-256-GCM"},

@@ -69,9 +69,12 @@ func FuzzSession(f *testing.F) {
 	}
 	// A login in which one message has been changed by hand.
 	kit := edKit(f)
-	for i := range 2 * 4 {
-		step, of := i/2, byte(8+i%2)
-		p := newPair(f, kit.logins("carol", "wrong"))
+	for i := range 2 * (4 + 5) {
+		step, of, password, mark := i/2, byte(8+i%2), "wrong", 2
+		if step >= 4 {
+			step, password, mark = step-4, "pass of carol", 3
+		}
+		p := newPair(f, kit.logins("carol", password))
 		p.toResponder()
 		p.toInitiator()
 		s := []byte{0, 1}
@@ -101,7 +104,7 @@ func FuzzSession(f *testing.F) {
 		}
 		s = append(s, of, byte(m.Exchange), byte(e.First), byte(of)-8, byte(len(plain)>>8), byte(len(plain)))
 		s = append(s, plain...)
-		for len(s)%4 != 2 || len(s)%3 == 0 {
+		for len(s)%4 != mark || len(s)%3 == 0 {
 			s = append(s, 10)
 		}
 		f.Add(s)
@@ -116,13 +119,15 @@ func FuzzSession(f *testing.F) {
 		if len(script) > 4096 {
 			return
 		}
-		login := len(script)%4 >= 2
+		login, wrong := len(script)%4 >= 2, len(script)%4 == 2
 		p := newPair(t, func(p *pair) {
 			if len(script)%2 == 1 {
 				p.ic.FragmentSize, p.rc.FragmentSize = minFragmentSize, minFragmentSize
 			}
-			if login {
+			if wrong {
 				kit.logins("carol", "wrong")(p)
+			} else if login {
+				kit.logins("carol", "pass of carol")(p)
 			}
 			if len(script)%3 == 0 {
 				hybrid(p)
@@ -214,7 +219,7 @@ func FuzzSession(f *testing.F) {
 					p.i.Delete(p.now)
 				}
 			}
-			if login && (p.i.state == stateEstablished || len(p.r.Sessions()) > 0) {
+			if wrong && (p.i.state == stateEstablished || len(p.r.Sessions()) > 0) {
 				t.Fatal("a login without the password")
 			}
 			check(t, p.i)

@@ -56,13 +56,16 @@ func newChain(t *testing.T, kind string, between, longer int) (p pki) {
 		return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
 	}
 	template := func(name string) *x509.Certificate {
-		return &x509.Certificate{
+		c := &x509.Certificate{
 			SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
 			NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), BasicConstraintsValid: true,
 			KeyUsage: x509.KeyUsageDigitalSignature,
-			// Nobody knows this extension, and nobody has to.
-			ExtraExtensions: []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, longer)}},
 		}
+		if longer > 0 {
+			// Nobody knows this extension, and nobody has to.
+			c.ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 32473, 1}, Value: make([]byte, longer)}}
+		}
+		return c
 	}
 	caKey, ca := key(), template("test authority")
 	ca.IsCA, ca.KeyUsage = true, x509.KeyUsageCertSign

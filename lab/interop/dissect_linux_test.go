@@ -68,13 +68,14 @@ func TestDissectGateway(t *testing.T) {
 	c := pskClient(t, n.Clients[0].Host)
 	keys := t.TempDir()
 	c.run("--key-log", keys, "--ike-lifetime=2s", "--child-lifetime=2s")
-	if !strings.Contains(c.Stderr.String(), "KEYS ARE WRITTEN") {
-		t.Error("exporting keys is not marked")
+	if err := c.Stderr.Expect(ctx, "KEYS ARE WRITTEN"); err != nil {
+		t.Errorf("exporting keys is not marked: %v", err)
 	}
-	for !gw.rekeyed() {
+	for _, after := gw.rekeyings(); !gw.rekeyed() || after < 2; _, after = gw.rekeyings() {
 		echoes(t, ctx, c.DialContext, echoAddress, 1<<10)
 		time.Sleep(50 * time.Millisecond)
 	}
+	echoes(t, ctx, c.DialContext, echoAddress, 1<<10) // on what came last, however long all that took
 	stop()
 	wellFormed(t, keys, file)
 	esp := tshark(t, keys, file, "-Y", "esp && tcp.port == "+echoPort, "-T", "fields", "-e", "esp.spi", "-e", "esp.icv_bad", "-e", "ip.src")
@@ -120,5 +121,28 @@ func TestDissectRegistration(t *testing.T) {
 	}
 	if bad := tshark(t, keys, file, "-o", "esp.enable_authentication_check:FALSE", "-Y", "mip && _ws.malformed", "-V"); bad != "" {
 		t.Errorf("malformed: %s", tail(bad, 4000))
+	}
+}
+
+// Two godwits do the same when the client logs in by name and password, and the
+// dissector understands each round of it.
+func TestDissectLogin(t *testing.T) {
+	n := serverNetwork(t, netns.Config{})
+	p, keys := newPKI(t, "ecdsa"), t.TempDir()
+	eapServer(t, n, p)
+	file, stop := capture(t, n.Server, "wan")
+	c := eapClient(t, n.Clients[0].Host, p.ca, eapUser, eapPassword)
+	c.run("--key-log", keys)
+	ctx := within(t, time.Minute)
+	echoes(t, ctx, c.DialContext, echoAddress, 1<<10)
+	await(t, ctx, "a registration", func() bool {
+		s := c.status()
+		return s.State == "connected" && len(s.Registrations) > 0 && s.Registrations[0].Done
+	})
+	stop()
+	wellFormed(t, keys, file)
+	rounds := tshark(t, keys, file, "-Y", "eap", "-T", "fields", "-e", "eap.code", "-e", "eap.type", "-e", "eap.ms_chap_v2.opcode")
+	if want := "1\t1\t\n2\t1\t\n1\t26\t1\n2\t26\t2\n1\t26\t3\n2\t26\t3\n3\t\t\n"; rounds != want {
+		t.Errorf("the rounds are %q, want %q", rounds, want)
 	}
 }
