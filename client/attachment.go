@@ -177,8 +177,8 @@ func (c *Client) learn() {
 		return
 	}
 	c.learnt = r.Number
-	if r.Trigger == mobility.TriggerClimb || !c.attached.Valid() {
-		return
+	if r.Trigger == mobility.TriggerClimb || !c.attached.Valid() || c.forced != "" {
+		return // a choice among all is what tells of a place
 	}
 	at, moved := c.attached.Follow(c.attachment())
 	if moved {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,6 +26,10 @@ import (
 
 // socksPort is the port of the SOCKS5 service on the server's inner address.
 const socksPort = 1080
+
+// ErrNoEncapsulation is matched when an encapsulation is named that the client does
+// not have.
+var ErrNoEncapsulation = errors.New("no such encapsulation here")
 
 // A Client keeps one link to a server. Run owns its state; the other methods
 // may be called from any goroutine.
@@ -71,7 +76,8 @@ type Client struct {
 	remotes   []netip.Addr
 	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
 	lastErr   error
-	portal    *portal // somebody else answered in the server's place; nil: nobody did
+	forced    transports.Name // by Force; empty: none
+	portal    *portal         // somebody else answered in the server's place; nil: nobody did
 	fatal     error
 	wasReady  bool
 }
@@ -206,6 +212,46 @@ func (c *Client) Move() {
 		}
 	})
 }
+
+// Force keeps the link to one encapsulation, which must be among the transports of
+// the Config, until it is called again or Run ends; an empty name lets go. Data goes
+// on where it is until an answer has come by the one that is forced, for some seconds
+// at most; when none comes, streams wait. Status tells which one is forced.
+func (c *Client) Force(name transports.Name) error {
+	switch {
+	case name == "":
+	case !slices.ContainsFunc(c.c.Transports, func(t transports.Transport) bool { return t.Name() == name }):
+		return fmt.Errorf("force %s: %w", name, ErrNoEncapsulation)
+	case c.c.Gateway != nil && name != c.c.Transports[0].Name():
+		return fmt.Errorf("force %s: with a gateway that is not godwit only %s is used: %w", name, c.c.Transports[0].Name(), ErrNoEncapsulation)
+	}
+	c.owner.Post(func(now time.Time) { c.force(now, name) })
+	return nil
+}
+
+// force runs on the owner.
+func (c *Client) force(now time.Time, name transports.Name) {
+	if c.forced == name {
+		return
+	}
+	c.forced = name
+	if c.registrar != nil {
+		c.registrar.Force(now, name)
+		return
+	}
+	if c.foreign != nil {
+		return // it has one alone
+	}
+	for id, ca := range c.carriers {
+		if !c.allowed(ca.name) {
+			c.closeCarrier(id)
+		}
+	}
+	c.openMissing()
+}
+
+// allowed holds for the encapsulations that force leaves.
+func (c *Client) allowed(name transports.Name) bool { return c.forced == "" || name == c.forced }
 
 func (c *Client) deliver(pkts [][]byte) {
 	if in := c.inner.Load(); in != nil {

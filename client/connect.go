@@ -59,7 +59,7 @@ func (c *Client) connect(now time.Time) {
 func (c *Client) openMissing() {
 	for _, t := range c.c.Transports {
 		// ESP is only climbed to: see mobility.Registrar.
-		have := t.Name() == transports.ESP
+		have := t.Name() == transports.ESP && c.forced != transports.ESP || !c.allowed(t.Name())
 		for _, ca := range c.carriers {
 			have = have || ca.name == t.Name()
 		}
@@ -299,6 +299,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		Usable:         c.usable,
 		Prefer:         c.remembered,
 		Interfaces:     c.interfaces,
+		Forced:         c.forced,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {

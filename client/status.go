@@ -10,9 +10,13 @@ import (
 
 // A Status is what `godwit status` shows; its JSON names are an interface.
 type Status struct {
-	State  string   `json:"state"` // connecting, connected, moving, portal, stopped
-	Server string   `json:"server"`
-	Inner  []string `json:"inner"`
+	State  string `json:"state"` // connecting, connected, moving, portal, stopped
+	Server string `json:"server"`
+	// Encapsulations are those that the client has, best first; Forced is the one
+	// that all data has to go by, if somebody wanted that.
+	Encapsulations []string `json:"encapsulations"`
+	Forced         string   `json:"forced,omitempty"`
+	Inner          []string `json:"inner"`
 	// KeyExchange is what the keys came from, as in X25519+ML-KEM-768; empty
 	// while there are none.
 	KeyExchange string      `json:"key_exchange"`
@@ -123,7 +127,10 @@ func (c *Client) Status() Status {
 
 // fill runs on the owner.
 func (c *Client) fill(s *Status) {
-	s.State = "connecting"
+	s.State, s.Forced = "connecting", string(c.forced)
+	for _, t := range c.c.Transports {
+		s.Encapsulations = append(s.Encapsulations, string(t.Name()))
+	}
 	if in := c.inner.Load(); in != nil {
 		for _, a := range in.addresses {
 			s.Inner = append(s.Inner, a.String())

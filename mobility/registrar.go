@@ -57,6 +57,9 @@ type RegistrarConfig struct {
 	// instead of following the server's replies.
 	ClientDecides bool
 
+	// Forced is an encapsulation to begin with as if Force had named it.
+	Forced transports.Name
+
 	Logger *slog.Logger // nil discards
 }
 
@@ -98,6 +101,9 @@ type Registrar struct {
 	climbAt    time.Time
 	climbTries int
 
+	forced transports.Name // empty: none
+	dropAt time.Time       // of a carrier in use that is not of that encapsulation
+
 	standby standby
 }
 
@@ -131,7 +137,7 @@ func NewRegistrar(cfg RegistrarConfig) *Registrar {
 	if cfg.SettleTime <= 0 {
 		cfg.SettleTime = defaultSettleTime
 	}
-	r := &Registrar{cfg: cfg, log: discard(cfg.Logger), carriers: make(map[CarrierID]*carrier), identification: cfg.Identification}
+	r := &Registrar{cfg: cfg, log: discard(cfg.Logger), carriers: make(map[CarrierID]*carrier), identification: cfg.Identification, forced: cfg.Forced}
 	if r.cfg.NextID == nil {
 		r.cfg.NextID = func() CarrierID {
 			r.lastID++

@@ -190,9 +190,10 @@ func (rd *round) slot(name transports.Name) *slot {
 	return nil
 }
 
-// slotOf is c's slot in the last round; nil if it is in none.
+// slotOf is c's slot in the last round; nil if it is in none, or another
+// encapsulation is forced.
 func (r *Registrar) slotOf(c *carrier) *slot {
-	if c == nil || r.round == nil || c.round != r.round.number {
+	if c == nil || r.round == nil || c.round != r.round.number || !r.allowed(c.name) {
 		return nil
 	}
 	if s := r.round.slot(c.name); s != nil && s.id == c.id {
@@ -215,6 +216,9 @@ func (r *Registrar) sorted() []*carrier {
 // usual is what every registration but a climb goes over. ESP is not in it: a
 // translation on the way would break it, so it is only climbed to.
 func (r *Registrar) usual() []transports.Name {
+	if r.forced != "" {
+		return []transports.Name{r.forced}
+	}
 	names := make([]transports.Name, 0, len(r.cfg.Encapsulations))
 	for _, n := range r.cfg.Encapsulations {
 		if n != transports.ESP && !slices.Contains(names, n) {
@@ -227,7 +231,7 @@ func (r *Registrar) usual() []transports.Name {
 // better is what is preferred to the encapsulation in use and worth a probe.
 func (r *Registrar) better() (names []transports.Name) {
 	for _, n := range r.cfg.Encapsulations {
-		if n == r.current.Name || r.current.ID == 0 {
+		if n == r.current.Name || r.current.ID == 0 || r.forced != "" {
 			break
 		}
 		// "esp is tried only where the verdict was none": design, Section 6.
@@ -437,6 +441,7 @@ func (r *Registrar) NextTimeout() (t time.Time) {
 		earliest(r.mayStart())
 	}
 	earliest(r.climbAt)
+	earliest(r.dropAt)
 	earliest(r.standbyAt())
 	earliest(r.returnAt())
 	rd := r.round
@@ -490,6 +495,9 @@ func (r *Registrar) Advance(now time.Time) {
 		t := r.waiting
 		r.waiting = ""
 		r.Start(now, t)
+	}
+	if due(r.dropAt) {
+		r.dropUnforced(now)
 	}
 	if due(r.climbAt) {
 		r.climbAt = time.Time{}
