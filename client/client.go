@@ -213,11 +213,13 @@ func (c *Client) Move() {
 	})
 }
 
-// Force keeps the link to one encapsulation, which must be among the transports of
-// the Config, until it is called again or Run ends; an empty name lets go. Data goes
-// on where it is until an answer has come by the one that is forced, for some seconds
-// at most; when none comes, streams wait. Status tells which one is forced.
-func (c *Client) Force(name transports.Name) error {
+// Force keeps the link to one encapsulation, such as tcp, until it is called again
+// or Run ends; an empty name lets go. Data goes on where it is until an answer has
+// come by the one that is forced, for some seconds at most; when none comes, streams
+// wait. Status tells which one is forced. The error matches ErrNoEncapsulation for one
+// that is not among the Transports of the Config.
+func (c *Client) Force(encapsulation string) error {
+	name := transports.Name(encapsulation)
 	switch {
 	case name == "":
 	case !slices.ContainsFunc(c.c.Transports, func(t transports.Transport) bool { return t.Name() == name }):

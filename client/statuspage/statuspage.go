@@ -37,9 +37,10 @@ const (
 type Source interface {
 	Status() client.Status
 	Move()
+	Force(encapsulation string) error
 }
 
-// A Page is an http.Handler; its paths are /, /status.json, /events and /move.
+// A Page is an http.Handler; its paths are /, /status.json, /events, /move and /force.
 type Page struct {
 	source Source
 	mux    *http.ServeMux
@@ -67,6 +68,7 @@ func New(source Source) *Page {
 	p.mux.HandleFunc("GET /status.json", p.status)
 	p.mux.HandleFunc("GET /events", p.events)
 	p.mux.HandleFunc("POST /move", p.move)
+	p.mux.HandleFunc("POST /force", p.force)
 	return p
 }
 
@@ -127,6 +129,15 @@ func (p *Page) status(rw http.ResponseWriter, _ *http.Request) {
 // move has the client register over everything now.
 func (p *Page) move(rw http.ResponseWriter, _ *http.Request) {
 	p.source.Move()
+	_, _ = io.WriteString(rw, "ok\n")
+}
+
+// force keeps the client to the encapsulation that the query names, or lets go of it.
+func (p *Page) force(rw http.ResponseWriter, r *http.Request) {
+	if err := p.source.Force(r.URL.Query().Get("to")); err != nil {
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
+	}
 	_, _ = io.WriteString(rw, "ok\n")
 }
 

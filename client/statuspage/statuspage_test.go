@@ -20,12 +20,22 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fake is a client whose status changes with each look.
-type fake struct{ looks, moves atomic.Int64 }
+type fake struct {
+	looks, moves atomic.Int64
+	forced       []string
+}
 
 func (f *fake) Status() client.Status {
 	return client.Status{State: "connected", BytesReceived: uint64(f.looks.Add(1))}
 }
 func (f *fake) Move() { f.moves.Add(1) }
+func (f *fake) Force(name string) error {
+	if name == "pigeon" {
+		return client.ErrNoEncapsulation
+	}
+	f.forced = append(f.forced, name)
+	return nil
+}
 
 func ask(p *Page, method, path string, header map[string]string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(method, path, nil)
@@ -69,6 +79,13 @@ func TestWhoMayAsk(t *testing.T) {
 		{"order from an old browser elsewhere", "POST", "/move", map[string]string{"Origin": "http://evil.example"}, 403},
 		{"order without an origin", "POST", "/move", nil, 403},
 		{"order by GET", "GET", "/move", own, 405},
+		{"force from the page", "POST", "/force?to=tcp", own, 200},
+		{"let go from the page", "POST", "/force?to=", own, 200},
+		{"force what is not there", "POST", "/force?to=pigeon", own, 400},
+		{"force from another site", "POST", "/force?to=udp", map[string]string{"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site"}, 403},
+		{"force by a name that leads here", "POST", "/force?to=udp", map[string]string{"Host": "evil.example:1080", "Origin": "http://evil.example:1080", "Sec-Fetch-Site": "same-origin"}, 421},
+		{"force without an origin", "POST", "/force?to=udp", nil, 403},
+		{"force by GET", "GET", "/force?to=udp", own, 405},
 		{"nothing there", "GET", "/nothing", own, 404},
 	} {
 		before := f.moves.Load()
@@ -79,6 +96,9 @@ func TestWhoMayAsk(t *testing.T) {
 		if moved := f.moves.Load() != before; moved != (tt.name == "order from the page") {
 			t.Errorf("%s: moved is %v", tt.name, moved)
 		}
+	}
+	if got := strings.Join(f.forced, ","); got != "tcp," {
+		t.Errorf("forced %q, want tcp and nothing", got)
 	}
 }
 

@@ -104,7 +104,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 		return err
 	}
 	defer func() { err = whole.close(d, err) }()
-	control, err := listenControl(socket, whole.status(c.Status), c.Move)
+	control, err := listenControl(socket, whole.status(c.Status), c)
 	if err != nil {
 		return err
 	}

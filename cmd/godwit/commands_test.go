@@ -70,6 +70,8 @@ func TestMistakes(t *testing.T) {
 		{"invitation without settings", []string{"server", "invite", "a", "--dir", none}, []string{"no server is set up here"}},
 		{"client without settings", []string{"client", "run", "--dir", none}, []string{"no client is set up here, " + none, "godwit client join"}},
 		{"status without settings", []string{"status", "--dir", none}, []string{"no client is set up here"}},
+		{"force without a client", []string{"client", "force", "tcp", "--dir", client}, []string{"no client is running, " + client, "godwit client run"}},
+		{"force without settings", []string{"client", "force", "tcp", "--dir", none}, []string{"no client is set up here"}},
 		{"status of a client that does not run", []string{"status", "--dir", client}, []string{"no client is running, " + client, "godwit client run"}},
 		{"check without settings", []string{"check", "--dir", none}, []string{"neither a server nor a client", none}},
 		{"a server where one is", []string{"server", "init", "--endpoint", "a:1", "--dir", server}, []string{"set up here already", server}},

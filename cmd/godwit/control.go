@@ -19,13 +19,19 @@ import (
 
 // controlSocket is the file in a client's folder by which the running client
 // is asked for its status: HTTP over a Unix socket, GET /status gives JSON, GET
-// /metrics Prometheus' text format.
+// /metrics Prometheus' text format, POST /move and POST /force?to=NAME give orders.
 const controlSocket = "control.sock"
 
 const (
 	controlTimeout = 5 * time.Second // for one question and its answer
 	maxStatus      = 16 << 20        // bytes of an answer
 )
+
+// controlled is what takes the orders: a client.
+type controlled interface {
+	Move()
+	Force(encapsulation string) error
+}
 
 // A control answers questions about the running client.
 type control struct {
@@ -88,7 +94,7 @@ func checkNotRunning(ctx context.Context, socket string) error {
 
 // listenControl answers at socket until close. The socket of a dead process is
 // replaced.
-func listenControl(socket string, status func() client.Status, move func()) (*control, error) {
+func listenControl(socket string, status func() client.Status, c controlled) (*control, error) {
 	if err := checkNotRunning(context.Background(), socket); err != nil {
 		return nil, err
 	}
@@ -113,20 +119,25 @@ func listenControl(socket string, status func() client.Status, move func()) (*co
 		e.SetIndent("", "  ")
 		_ = e.Encode(status()) // one that hangs up gets nothing
 	})
-	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { move() })
+	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { c.Move() })
+	mux.HandleFunc("POST /force", func(w http.ResponseWriter, r *http.Request) {
+		if err := c.Force(r.URL.Query().Get("to")); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		writeMetrics(w, status())
 	})
-	c := &control{
+	ctl := &control{
 		server: &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
 		done:   make(chan struct{}),
 	}
 	go func() {
-		defer close(c.done)
-		_ = c.server.Serve(ln) // until close
+		defer close(ctl.done)
+		_ = ctl.server.Serve(ln) // until close
 	}()
-	return c, nil
+	return ctl, nil
 }
 
 // close ends the control socket and removes it.

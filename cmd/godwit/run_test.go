@@ -130,6 +130,21 @@ func TestServerAndTwoClients(t *testing.T) {
 	if len(s.Registrations) == 0 {
 		t.Error("no registration")
 	}
+	r := godwit(t, "client", "force", "udp", "--dir", dirs[1])
+	r.wantError(t, exitError, "the client has no encapsulation udp", "name one of tcp, auto")
+	r = godwit(t, "client", "force", "tcp", "--dir", dirs[1])
+	r.wantOK(t)
+	if !strings.HasPrefix(r.stdout, "all data goes by tcp now, from 127.0.0.1:") || status(t, dirs[1]).Forced != "tcp" {
+		t.Errorf("got %q", r.stdout)
+	}
+	godwit(t, "client", "force", "websocket", "--dir", dirs[0]).wantOK(t)
+	if s := status(t, dirs[0]); s.Path == nil || s.Path.Encapsulation != "websocket" {
+		t.Errorf("forced to websocket, the path is %+v", s.Path)
+	}
+	godwit(t, "client", "force", "auto", "--dir", dirs[0]).wantOK(t)
+	if f := status(t, dirs[0]).Forced; f != "" {
+		t.Errorf("let go of, and %s is forced", f)
+	}
 	watch := start(t, "status", "--watch", "--dir", dirs[1])
 	for range 2 { // it comes again
 		watch.lineWith("connected")
@@ -137,9 +152,9 @@ func TestServerAndTwoClients(t *testing.T) {
 	if code := watch.stop(); code != exitOK {
 		t.Errorf("the end of watching gives %d: %s", code, watch.stderr)
 	}
-	r := godwit(t, "status", "--dir", dirs[1])
+	r = godwit(t, "status", "--dir", dirs[1])
 	r.wantOK(t)
-	if !strings.HasPrefix(r.stdout, "state        connected\n") {
+	if !strings.HasPrefix(r.stdout, "state        connected\n") || !strings.Contains(r.stdout, "\nforced       tcp\n") {
 		t.Errorf("got %q", r.stdout)
 	}
 	godwit(t, "client", "run", "--dir", dirs[0], "--listen", "127.0.0.1:0").wantError(t, exitError, "a client is running already, "+dirs[0])

@@ -2,7 +2,6 @@ package main
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -28,15 +27,8 @@ func newStatus() *cobra.Command {
 	watch := cmd.Flags().Bool("watch", false, "show it again each second, until interrupted")
 	show := func(cmd *cobra.Command, path string) error {
 		body, err := askControl(cmd.Context(), filepath.Join(path, controlSocket), "GET", "/status")
-		if errors.Is(err, errNoClient) {
-			// A folder that is not set up needs another remedy.
-			if _, err := loadClient(dir); err != nil {
-				return err
-			}
-			return &config.Error{What: "no client is running", Where: path, Do: "start it with godwit client run, or name its folder with --dir", Err: err}
-		}
 		if err != nil {
-			return &config.Error{What: "the client does not answer: " + lastCause(err), Where: path, Do: "start it again with godwit client run", Err: err}
+			return notRunning(path, err)
 		}
 		if *asJSON {
 			_, err := cmd.OutOrStdout().Write(body)
@@ -104,6 +96,9 @@ func printStatus(out io.Writer, s client.Status) error {
 		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
 		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
 	}
+	if s.Forced != "" {
+		fmt.Fprintf(w, "forced\t%s\n", forced(s))
+	}
 	if p := s.Standby; p != nil {
 		fmt.Fprintf(w, "standby\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
 	}
@@ -139,6 +134,14 @@ func printStatus(out io.Writer, s client.Status) error {
 			gap(r.GapOutMs), gap(r.GapInMs), byteCount(r.ResentBytes), copies(r.Copies))
 	}
 	return w.Flush()
+}
+
+// forced tells what is forced, and whether it works.
+func forced(s client.Status) string {
+	if s.Path != nil && s.Path.Encapsulation == s.Forced {
+		return s.Forced
+	}
+	return s.Forced + ", by which nothing has answered yet; godwit client force auto lets go"
 }
 
 // copies tells what became of the copies of one registration.

@@ -229,9 +229,9 @@ var screenshots = flag.String("screenshots", "", "folder to write pictures of th
 func TestStatusPage(t *testing.T) {
 	ctx := within(t, 2*time.Minute)
 	n := netns.New(t, netns.Config{Access: accessNetworks[:2]})
-	startSite(t, n, net.JoinHostPort(netns.TargetIPv4.String(), "80"))
+	site := startSite(t, n, net.JoinHostPort(netns.TargetIPv4.String(), "80"))
 	s := startServer(t, n)
-	startClient(t, s, n.Clients[0])
+	c := startClient(t, s, n.Clients[0])
 	b := startBrowser(t, ctx, n.Clients[0].Host)
 	b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": 1000, "height": 1000, "deviceScaleFactor": 1, "mobile": false})
 	b.call("Page.navigate", map[string]any{"url": "http://" + proxyAddress + "/"})
@@ -244,14 +244,34 @@ func TestStatusPage(t *testing.T) {
 	if nodes != 5 {
 		t.Errorf("the path has %d stations, want programs, machine, NAT, server, targets", nodes)
 	}
+	// Data flows in the move, which leaves a gap to be shown.
+	d := startDownload(t, c, "http://"+net.JoinHostPort(netns.TargetIPv4.String(), "80")+"/stream?size=20000000")
+	site.gate.set(10 * mega)
+	d.reach(t, ctx, 5*mega)
 	n.Clients[0].Move("cell", netns.Hard)
+	site.gate.set(20 * mega)
 	b.until("the move, without a reload", fmt.Sprintf(`window.sameDocument && document.querySelectorAll("#moves li").length > %d && document.querySelector("#moves li span").textContent.startsWith("the network changed")`, before))
 	moves := `document.querySelectorAll("#moves li").length`
 	var n1 int
 	b.eval(moves, &n1)
 	b.eval(`document.getElementById("move").click()`, nil)
 	b.until("the move that was asked for", fmt.Sprintf("%s > %d", moves, n1))
-	b.until("rates", `document.querySelectorAll("#down polyline").length == 1`)
+	// Another encapsulation, by the button, and back; a phone shows both.
+	b.until("a button for each encapsulation", `document.querySelectorAll("#force button").length >= 4`)
+	b.eval(`document.querySelector("#force [data-to=tcp]").click()`, nil)
+	b.until("all data by what was forced", `document.querySelector("#path").textContent.includes("by tcp") && document.querySelector("#force [data-to=tcp]").getAttribute("aria-pressed") == "true"`)
+	n.Access[1].SetFirewall(netns.Firewall{Out: "meta l4proto tcp counter drop", In: "meta l4proto tcp counter drop"})
+	b.eval(`document.querySelector("#force [data-to=websocket]").click()`, nil)
+	b.until("that what was forced does not pass", `document.getElementById("state").textContent == "moving" && document.getElementById("trouble").textContent.includes("Only websocket may be used")`)
+	b.eval(`document.querySelector("#force [data-to='']").click()`, nil)
+	b.until("what passes again", `document.getElementById("state").textContent == "connected" && document.getElementById("trouble").hidden && document.querySelector("#path").textContent.includes("by udp")`)
+	n.Access[1].SetFirewall(netns.Firewall{})
+	<-d.done
+	if d.err != nil {
+		t.Errorf("download: %v", d.err)
+	}
+	b.until("rates, with their peak", `document.querySelectorAll("#down polyline").length == 1 && document.querySelectorAll("#rtt polyline").length == 1 && document.getElementById("down-most").textContent.endsWith("B/s")`)
+	b.until("the gap that a move left", `[...document.querySelectorAll("#moves li")].some((li) => li.textContent.includes("the network changed") && li.textContent.includes("data paused for "))`)
 	for _, shot := range []struct {
 		name, theme string
 		width       int

@@ -10,7 +10,6 @@ import (
 
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/lab"
-	"github.com/godwit-net/godwit/transports"
 )
 
 // TestForce keeps a link to one encapsulation: data goes over without a pause, stays
@@ -50,21 +49,21 @@ func TestForce(t *testing.T) {
 		}
 		on("udp")
 
-		for _, name := range []transports.Name{transports.TCP, transports.WebSocket, transports.UDP, transports.TCP, transports.UDP} {
+		for _, name := range []string{"tcp", "websocket", "udp", "tcp", "udp"} {
 			began := time.Now()
 			if err := m.client.Force(name); err != nil {
 				t.Fatal(err)
 			}
 			settle()
-			on(string(name))
-			if f := m.client.Status().Forced; f != string(name) {
+			on(name)
+			if f := m.client.Status().Forced; f != name {
 				t.Errorf("the status says that %q is forced", f)
 			}
 			if p := pause(began); p > 2*r {
 				t.Errorf("a pause of %v while %s was forced", p, name)
 			}
 		}
-		if err := m.client.Force(transports.WebSocket); err != nil {
+		if err := m.client.Force("websocket"); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(20 * time.Minute) // nothing better is looked for
@@ -73,7 +72,7 @@ func TestForce(t *testing.T) {
 		settle()
 		on("websocket")
 
-		if err := m.client.Force(transports.UDP); err != nil {
+		if err := m.client.Force("udp"); err != nil {
 			t.Fatal(err)
 		}
 		settle()

@@ -11,6 +11,7 @@ const between = {
 const why = {
   connect: "connected", address: "the network changed", silence: "no answer for a while",
   socket: "a connection broke", climb: "looking for a better way", asked: "you asked",
+  resume: "this machine woke up", standby: "a second network is there",
 };
 
 const $ = (id) => document.getElementById(id);
@@ -70,7 +71,11 @@ function rates(s) {
     $("down-now").textContent = bytes(history.down.at(-1)) + "/s";
     $("up-now").textContent = bytes(history.up.at(-1)) + "/s";
     $("rtt-now").textContent = s.path ? millis(s.path.rtt_ms) : "–";
-    for (const id of ["down", "up", "rtt"]) chart(id, history[id]);
+    for (const id of ["down", "up", "rtt"]) {
+      const most = Math.max(...history[id]);
+      chart(id, history[id]);
+      $(id + "-most").textContent = most > 0 ? "most " + (id === "rtt" ? millis(most) : bytes(most) + "/s") : "";
+    }
   }
   last = { now, down: s.bytes_received, up: s.bytes_sent };
 }
@@ -99,7 +104,8 @@ function moves(s) {
     const at = el("time", new Date(r.started).toLocaleTimeString());
     at.dateTime = r.started;
     const tail = r.selected ? ": on " + r.selected + " after " + millis(r.duration_ms) : r.done ? ": no answer" : ": waiting for an answer";
-    li.append(at, el("span", (why[r.trigger] || r.trigger) + tail));
+    const gap = Math.max(r.gap_in_ms, r.gap_out_ms);
+    li.append(at, el("span", (why[r.trigger] || r.trigger) + tail + (gap > 0 ? ", data paused for " + millis(gap) : "")));
     return li;
   }));
 }
@@ -107,15 +113,37 @@ function moves(s) {
 function show(s) {
   $("state").textContent = s.state;
   $("state").className = s.state;
-  $("trouble").hidden = !s.last_error || s.state === "connected";
-  $("trouble").textContent = s.last_error || "";
-  path(s); rates(s); ways(s); moves(s);
+  const stuck = s.forced && !(s.path && s.path.encapsulation === s.forced);
+  const trouble = stuck ? "Only " + s.forced + " may be used, and nothing has answered by it yet. Streams wait until it does, or until you allow any." :
+    s.state === "connected" ? "" : s.last_error || "";
+  $("trouble").hidden = !trouble;
+  $("trouble").textContent = trouble;
+  path(s); rates(s); ways(s); moves(s); force(s);
+}
+
+// force shows a button for each encapsulation; they stay the same elements, so that
+// none goes away under a finger.
+function force(s) {
+  const group = $("force");
+  for (const name of s.encapsulations || [])
+    if (![...group.children].some((b) => b.dataset.to === name)) {
+      const b = el("button", name);
+      b.type = "button";
+      b.dataset.to = name;
+      group.append(b);
+    }
+  for (const b of group.children) b.setAttribute("aria-pressed", String(b.dataset.to === (s.forced || "")));
+}
+
+async function order(what, buttons) {
+  for (const b of buttons) b.disabled = true;
+  try { await (await fetch(what, { method: "POST" })).text(); } finally { for (const b of buttons) b.disabled = false; }
 }
 
 $("pac").textContent = location.origin + "/proxy.pac";
-$("move").addEventListener("click", async () => {
-  $("move").disabled = true;
-  try { await (await fetch("/move", { method: "POST" })).text(); } finally { $("move").disabled = false; }
+$("move").addEventListener("click", () => order("/move", [$("move")]));
+$("force").addEventListener("click", (e) => {
+  if (e.target.dataset.to !== undefined) order("/force?to=" + encodeURIComponent(e.target.dataset.to), [...$("force").children]);
 });
 
 const events = new EventSource("/events");
