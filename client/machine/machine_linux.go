@@ -97,14 +97,13 @@ func (m *Machine) Take() error {
 	if err != nil {
 		return err
 	}
-	s := &State{Device: m.c.Device, KillSwitch: m.c.KillSwitch, Plan: plan.Lasting()}
+	s := &State{Device: m.c.Device, KillSwitch: m.c.KillSwitch, Plan: plan}
 	resolved := usesResolved()
 	var old *NamesFile
 	if before != nil {
 		// Closed all the time: what is new is added before what was goes.
 		old = before.Names
 		s.Plan.Rules = merge(s.Plan.Rules, before.Plan.Rules)
-		s.Plan.Routes = merge(s.Plan.Routes, before.Plan.Routes)
 		s.Plan.Sysctls = merge(before.Plan.Sysctls, s.Plan.Sysctls)
 	}
 	if !m.c.NoDNS && !resolved {
@@ -157,7 +156,7 @@ func (m *Machine) take(plan Plan, facts Facts, resolved bool) error {
 	if err := setUpDevice(m.c.Settings, facts.Families); err != nil {
 		return err
 	}
-	if err := plan.apply(); err != nil {
+	if err := plan.apply(m.c.Device); err != nil {
 		return err
 	}
 	if m.c.NoDNS {

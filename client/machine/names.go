@@ -61,6 +61,8 @@ func planNames(path, state string, servers []netip.Addr, before *NamesFile) (*Na
 	for _, s := range servers {
 		fmt.Fprintf(&b, "nameserver %s\n", s)
 	}
+	// An outage may be longer than the ten seconds that programs have by default.
+	b.WriteString("options timeout:5 attempts:5\n")
 	n.New = b.Bytes()
 	return n, nil
 }

@@ -15,7 +15,6 @@ const (
 	mainTable     = 254
 	firstTable    = 1080
 	tablesTried   = 64
-	lastMetric    = 1<<32 - 1
 )
 
 // The targets that count as local: private, link-local and multicast (RFC 1918,
@@ -45,7 +44,7 @@ const (
 )
 
 // A Rule is one of ip-rule(8). Zero fields match everything. What a rule does is
-// to look up Table, or to go on at the rule with priority Goto, or nothing.
+// to look up Table, to go on at the rule with priority Goto, to refuse, or nothing.
 type Rule struct {
 	Family   int          `json:"family"` // 4 or 6
 	Priority int          `json:"priority"`
@@ -56,17 +55,9 @@ type Rule struct {
 
 	Table int `json:"table,omitempty"`
 	// NoDefault has the table's default routes not count.
-	NoDefault bool `json:"no_default,omitempty"`
-	Goto      int  `json:"goto,omitempty"`
-}
-
-// A Route is a default route in the table of our own: to the device, or to
-// nowhere.
-type Route struct {
-	Family int    `json:"family"`
-	Table  int    `json:"table"`
-	Device string `json:"device,omitempty"` // empty: unreachable
-	Metric int    `json:"metric"`
+	NoDefault   bool `json:"no_default,omitempty"`
+	Goto        int  `json:"goto,omitempty"`
+	Unreachable bool `json:"unreachable,omitempty"`
 }
 
 // A Sysctl is a kernel parameter below /proc/sys/, such as
@@ -90,10 +81,12 @@ type Facts struct {
 // A Plan is what is changed of the machine's routing. The undoing of a plan is
 // its parts taken away from the last to the first.
 type Plan struct {
-	Table   int      `json:"table"`
-	Routes  []Route  `json:"routes"`
-	Sysctls []Sysctl `json:"sysctls"`
-	Rules   []Rule   `json:"rules"`
+	// Table is of our own. In it is a default route to the device for each of
+	// Families; those end with the device, and so with the process.
+	Table    int      `json:"table"`
+	Families []int    `json:"families"`
+	Sysctls  []Sysctl `json:"sysctls"`
+	Rules    []Rule   `json:"rules"`
 }
 
 // MakePlan decides what has to be changed.
@@ -108,13 +101,8 @@ func MakePlan(s Settings, f Facts) (Plan, error) {
 			return Plan{}, fmt.Errorf("the routing tables %d to %d are all in use", firstTable, p.Table)
 		}
 	}
+	p.Families = f.Families
 	for _, family := range f.Families {
-		p.Routes = append(p.Routes, Route{Family: family, Table: p.Table, Device: s.Device, Metric: 1})
-		if s.KillSwitch {
-			// What is bound to another interface does not find the route above.
-			// The device's routes end with it; this one stays.
-			p.Routes = append(p.Routes, Route{Family: family, Table: p.Table, Metric: lastMetric})
-		}
 		rules := familyRules(s, family, p.Table)
 		if len(rules) > mostRules {
 			return Plan{}, fmt.Errorf("%d targets included and excluded are too many", len(s.Include)+len(s.Exclude))
@@ -142,6 +130,18 @@ func familyRules(s Settings, family, table int) []Rule {
 		r.Family, r.Priority = family, firstPriority+len(rules)
 		rules = append(rules, r)
 	}
+	// lead has packets go to the device. With the kill switch those are refused
+	// that cannot, as there is none, or as they are bound to another interface
+	// (an unreachable route would not do: IPv6 passes over it for these).
+	lead := func(r Rule) {
+		to := r
+		to.Table = table
+		add(to)
+		if s.KillSwitch {
+			r.Unreachable = true
+			add(r)
+		}
+	}
 	// Where the rules of the machine go on. It stands first in the list, as
 	// whoever jumps there needs it.
 	const past = firstPriority + mostRules
@@ -160,28 +160,20 @@ func familyRules(s Settings, family, table int) []Rule {
 	}
 	if !s.NoDNS {
 		// Also to a name server of the local network, whoever named it.
-		add(Rule{Protocol: protocolUDP, Port: portDNS, Table: table})
-		add(Rule{Protocol: protocolTCP, Port: portDNS, Table: table})
+		lead(Rule{Protocol: protocolUDP, Port: portDNS})
+		lead(Rule{Protocol: protocolTCP, Port: portDNS})
 	}
-	add(Rule{To: far, Table: table})
+	lead(Rule{To: far})
 	if !s.NoLAN {
 		for _, to := range lanRanges {
 			add(Rule{To: to, Table: mainTable, NoDefault: true})
 		}
 	}
 	if len(s.Include) == 0 {
-		add(Rule{Table: table})
+		lead(Rule{})
 	}
 	for _, to := range s.Include {
-		add(Rule{To: to, Table: table})
+		lead(Rule{To: to})
 	}
 	return rules
-}
-
-// Lasting is what of a plan outlives the device, and so the process: what has to
-// be in the state.
-func (p Plan) Lasting() Plan {
-	l := p
-	l.Routes = slices.DeleteFunc(slices.Clone(p.Routes), func(r Route) bool { return r.Device != "" })
-	return l
 }

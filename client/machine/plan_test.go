@@ -14,6 +14,7 @@ type testPacket struct {
 	to       string
 	protocol int
 	port     uint16
+	bound    bool // to an interface that is not the device
 }
 
 // way follows the rules of a plan as the kernel would: the answer is device, main,
@@ -45,7 +46,12 @@ func (p Plan) way(t *testing.T, k testPacket, connected ...netip.Prefix) string 
 				t.Errorf("rule %+v leads to no later rule", r)
 			}
 			at = r.Goto
+		case r.Unreachable:
+			return "refused"
 		case r.Table == p.Table:
+			if k.bound {
+				continue // the route there leads to another interface
+			}
 			return "device"
 		case r.Table == mainTable && r.NoDefault:
 			if slices.ContainsFunc(connected, func(c netip.Prefix) bool { return c.Contains(to) }) {
@@ -110,6 +116,18 @@ func TestPlanLeads(t *testing.T) {
 			{to: "9.9.9.9", protocol: protocolUDP, port: portDNS}: "outside",
 			{to: Far4.String()}: "device",
 		}},
+		{"kill switch", Settings{KillSwitch: true}, map[testPacket]string{
+			{to: "192.0.2.1"}:                                        "device",
+			{to: "192.0.2.1", bound: true}:                           "refused",
+			{to: "2001:db8::1", bound: true}:                         "refused",
+			{to: "192.168.1.7", bound: true}:                         "main",
+			{to: "192.168.1.1", protocol: 17, port: 53, bound: true}: "refused",
+			{to: "192.0.2.1", mark: Mark, bound: true}:               "outside",
+		}},
+		{"kill switch for some", Settings{KillSwitch: true, Include: prefixes("192.0.2.0/24")}, map[testPacket]string{
+			{to: "192.0.2.1", bound: true}:    "refused",
+			{to: "198.51.100.1", bound: true}: "outside",
+		}},
 		{"names left alone", Settings{NoDNS: true}, map[testPacket]string{
 			{to: "192.168.1.1", protocol: protocolUDP, port: portDNS}: "main",
 			{to: "9.9.9.9", protocol: protocolUDP, port: portDNS}:     "device",
@@ -135,12 +153,8 @@ func TestPlanOfFacts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := []Route{{4, firstTable + 2, "d", 1}, {4, firstTable + 2, "", lastMetric}}
-	if p.Table != firstTable+2 || !slices.Equal(p.Routes, want) {
-		t.Errorf("table %d, routes %+v, want %+v", p.Table, p.Routes, want)
-	}
-	if got := p.Lasting().Routes; !slices.Equal(got, want[1:]) {
-		t.Errorf("what outlives the process: %+v", got)
+	if p.Table != firstTable+2 || !slices.Equal(p.Families, []int{4}) {
+		t.Errorf("table %d, versions %v", p.Table, p.Families)
 	}
 	if len(p.Sysctls) != 1 || p.Sysctls[0] != (Sysctl{"net/ipv4/conf/all/rp_filter", "0", "2"}) {
 		t.Errorf("parameters %+v", p.Sysctls)
@@ -149,7 +163,7 @@ func TestPlanOfFacts(t *testing.T) {
 		t.Error("rules of IPv6, which the kernel does not have")
 	}
 	p, err = MakePlan(Settings{Device: "d"}, Facts{Families: []int{4, 6}, ReverseFilter: map[string]string{"all": "2", "eth0": "0"}})
-	if err != nil || len(p.Sysctls) > 0 || len(p.Lasting().Routes) > 0 {
+	if err != nil || len(p.Sysctls) > 0 {
 		t.Errorf("without a kill switch, with a loose filter: %+v, %v", p, err)
 	}
 	var all []int

@@ -49,6 +49,8 @@ func (r Rule) netlink() *netlink.Rule {
 		if r.NoDefault {
 			n.SuppressPrefixlen = 0
 		}
+	case r.Unreachable:
+		n.Type = unix.RTN_UNREACHABLE // FR_ACT_UNREACHABLE is the same number
 	default:
 		n.Type = actNop
 	}
@@ -76,45 +78,23 @@ func (r Rule) remove() error {
 	return fmt.Errorf("remove the routing rule %d of IPv%d: %w", r.Priority, r.Family, err)
 }
 
-func (r Route) netlink() (*netlink.Route, error) {
+// addDefault leads what looks into a table to the device.
+func addDefault(family, table int, device string) error {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return fmt.Errorf("find the device %s: %w", device, err)
+	}
 	all, source := netip.PrefixFrom(netip.IPv4Unspecified(), 0), Near4
-	if r.Family == 6 {
+	if family == 6 {
 		all, source = netip.PrefixFrom(netip.IPv6Unspecified(), 0), Near6
 	}
-	n := &netlink.Route{Family: familyOf(r.Family), Table: r.Table, Dst: ipNet(all), Priority: r.Metric, Type: unix.RTN_UNREACHABLE}
-	if r.Device != "" {
-		link, err := netlink.LinkByName(r.Device)
-		if err != nil {
-			return nil, fmt.Errorf("find the device %s: %w", r.Device, err)
-		}
-		n.Type, n.LinkIndex, n.Src = unix.RTN_UNICAST, link.Attrs().Index, source.AsSlice()
+	err = netlink.RouteAdd(&netlink.Route{
+		Family: familyOf(family), Table: table, Dst: ipNet(all), Src: source.AsSlice(), LinkIndex: link.Attrs().Index, Priority: 1,
+	})
+	if err != nil {
+		return fmt.Errorf("add the default route of IPv%d to table %d: %w", family, table, err)
 	}
-	return n, nil
-}
-
-func (r Route) add() error {
-	n, err := r.netlink()
-	if err == nil {
-		err = netlink.RouteAdd(n)
-	}
-	if err == nil || errors.Is(err, unix.EEXIST) {
-		return nil
-	}
-	return fmt.Errorf("add the default route of IPv%d to table %d: %w", r.Family, r.Table, err)
-}
-
-func (r Route) remove() error {
-	if r.Device != "" {
-		return nil // it ends with its device
-	}
-	n, err := r.netlink()
-	if err == nil {
-		err = netlink.RouteDel(n)
-	}
-	if err == nil || errors.Is(err, unix.ESRCH) {
-		return nil
-	}
-	return fmt.Errorf("remove the default route of IPv%d from table %d: %w", r.Family, r.Table, err)
+	return nil
 }
 
 func (s Sysctl) path() string { return filepath.Join("/proc/sys", filepath.Clean("/"+s.Key)) }
@@ -142,9 +122,9 @@ func readSysctl(key string) (string, error) {
 
 // apply does what a plan says, in the order in which nothing is cut off that
 // need not be.
-func (p Plan) apply() error {
-	for _, r := range p.Routes {
-		if err := r.add(); err != nil {
+func (p Plan) apply(device string) error {
+	for _, family := range p.Families {
+		if err := addDefault(family, p.Table, device); err != nil {
 			return err
 		}
 	}
@@ -169,9 +149,6 @@ func (p Plan) undo() error {
 	}
 	for _, s := range p.Sysctls {
 		errs = append(errs, s.reset())
-	}
-	for _, r := range p.Routes {
-		errs = append(errs, r.remove())
 	}
 	return errors.Join(errs...)
 }

@@ -143,6 +143,18 @@ func (w *machineWorld) routing(t *testing.T, ctx context.Context) routing {
 	return routing{b.String()}
 }
 
+// without leaves out the lines that hold a word, such as addresses that an
+// interface gets anew when it comes up.
+func (r routing) without(word string) string {
+	var b strings.Builder
+	for line := range strings.Lines(r.text) {
+		if !strings.Contains(line, word) {
+			b.WriteString(line)
+		}
+	}
+	return b.String()
+}
+
 // startNames answers for site.test at a host, over UDP and TCP.
 func startNames(t *testing.T, h *netns.Host) (asked func() []string) {
 	t.Helper()
