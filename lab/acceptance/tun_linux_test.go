@@ -5,7 +5,9 @@ package acceptance
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -52,6 +54,15 @@ func TestTunMachine(t *testing.T) {
 			w.wantEcho(t, net.JoinHostPort(to, "7"), n)
 		}
 	}
+	// Nobody takes a host for reachable that was not asked, and nobody waits.
+	for _, to := range []string{netns.TargetIPv4.String(), netns.TargetIPv6.String()} {
+		if out, err := w.run(ctx, "ping", "-c", "1", "-W", "30", to); err == nil || !strings.Contains(out, "prohibited") && !strings.Contains(out, "filtered") {
+			t.Errorf("ping: %q, %v", out, err)
+		}
+	}
+	for _, to := range []string{"198.18.71.2", "fd67:6f64:7769:74::2"} {
+		w.must(t, ctx, "ping", "-c", "1", "-W", "30", to)
+	}
 	if s := w.client.machine(t); s == nil || !s.Taken || s.Queries == 0 || s.DNS != "server" {
 		t.Errorf("status says %+v", s)
 	}
@@ -63,6 +74,72 @@ func TestTunMachine(t *testing.T) {
 	stopTun(t, w.client)
 	if after := w.routing(t, ctx); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before.text, after.text)
+	}
+}
+
+// The client's network has IPv6 alone, and programs have both versions.
+func TestTunMachineIPv6Network(t *testing.T) {
+	ctx := within(t, 2*time.Minute)
+	w := newMachineWorld(t, netns.AccessConfig{Name: "wifi", Families: netns.IPv6})
+	w.client.run(t, "--tun")
+	leaks := w.watchLeaks(t, "wifi")
+	for _, to := range []string{netns.TargetIPv4.String(), netns.TargetIPv6.String(), "site.test"} {
+		w.must(t, ctx, "curl", "--silent", "--show-error", "--fail", fmt.Sprintf("http://%s/hello", net.JoinHostPort(to, "8000")))
+	}
+	w.wantEcho(t, net.JoinHostPort(netns.TargetIPv4.String(), "7"), 1200)
+	if s := w.client.status(t); !strings.Contains(s.Path.Remote, netns.ServerIPv6.String()) {
+		t.Errorf("the tunnel is not over IPv6: %s", s)
+	}
+	leaks.want(true)
+}
+
+// What is excluded, and the local network, are reached directly; where the local
+// network is not to be, it is not.
+func TestTunMachineSplit(t *testing.T) {
+	ctx := within(t, 2*time.Minute)
+	w := newMachineWorld(t, netns.AccessConfig{Name: "wifi", NAT: netns.KeepPorts})
+	router := "10.1.0.1:9000"
+	who := func(c net.Conn) { fmt.Fprint(c, c.RemoteAddr()) }
+	w.Access[0].Router.Serve(router, who)
+	elsewhere := net.JoinHostPort(netns.ServerIPv4.String(), "9000")
+	w.Server.Serve(elsewhere, who)
+	w.Target.Serve("[::]:9000", who)
+	target := net.JoinHostPort(netns.TargetIPv4.String(), "9000")
+	const refused = "refused"
+	ask := func(at string) string {
+		t.Helper()
+		c, err := w.Clients[0].DialContext(ctx, "tcp", at)
+		if err != nil {
+			if !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s: %v", at, err)
+			}
+			return refused
+		}
+		defer c.Close()
+		b, err := io.ReadAll(c)
+		if err != nil {
+			t.Errorf("%s: %v", at, err)
+		}
+		host, _, _ := net.SplitHostPort(string(b))
+		return host
+	}
+	own, uplink := w.Clients[0].Addresses("wifi")[0].String(), w.Access[0].Uplink.String()
+	const server = "192.0.2.1" // as the target sees it
+	for _, tt := range []struct {
+		flags                     []string
+		router, elsewhere, target string // who is seen there
+	}{
+		// The server's own addresses are not for its clients.
+		{nil, own, refused, server},
+		{[]string{"--tun-lan=false"}, refused, refused, server},
+		{[]string{"--tun-exclude", netns.ServerIPv4.String()}, own, uplink, server},
+		{[]string{"--tun-include", netns.TargetNet.String()}, own, uplink, server},
+	} {
+		w.client.run(t, append([]string{"--tun"}, tt.flags...)...)
+		if r, e, g := ask(router), ask(elsewhere), ask(target); r != tt.router || e != tt.elsewhere || g != tt.target {
+			t.Errorf("%v: the router sees %s, the host elsewhere %s, the target %s; want %s, %s, %s", tt.flags, r, e, g, tt.router, tt.elsewhere, tt.target)
+		}
+		stopTun(t, w.client)
 	}
 }
 
