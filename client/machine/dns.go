@@ -31,8 +31,7 @@ type names struct {
 	asked atomic.Uint64
 	start sync.Once
 
-	// others are the name servers that the machine had or was told of since.
-	others atomic.Pointer[[]netip.Addr]
+	outside *outside
 
 	mu      sync.Mutex
 	waiting map[uint16]query
@@ -46,7 +45,7 @@ type query struct {
 }
 
 func newNames(f *forwarder) *names {
-	return &names{f: f, queue: make(chan datagram, flowQueue), waiting: make(map[uint16]query)}
+	return &names{f: f, queue: make(chan datagram, flowQueue), outside: &outside{state: f.c.File}, waiting: make(map[uint16]query)}
 }
 
 // takes reports whether what goes to an address is a question to be led to the
@@ -60,8 +59,7 @@ func (n *names) takes(to netip.AddrPort) bool {
 	if a == Far4 || a == Far6 || a.IsPrivate() || a.IsLinkLocalUnicast() {
 		return true
 	}
-	others := n.others.Load()
-	return others != nil && slices.Contains(*others, a)
+	return slices.Contains(n.outside.servers(), a)
 }
 
 // server is who is asked.

@@ -19,10 +19,6 @@ import (
 	"github.com/godwit-net/godwit/tunnel"
 )
 
-// lookEvery is how often it is looked for name servers that the machine was told
-// of since.
-const lookEvery = 5 * time.Second
-
 // A Machine is the machine as it is led through the tunnel.
 type Machine struct {
 	c      Config
@@ -134,9 +130,7 @@ func (m *Machine) Take() error {
 		}
 	}
 	m.taken = true
-	ctx, cancel := context.WithCancel(m.f.ctx)
-	m.tasks.Go(func() { defer cancel(); m.watchNames(ctx) })
-	m.log.LogAttrs(ctx, slog.LevelInfo, "the whole machine goes through the tunnel",
+	m.log.LogAttrs(m.f.ctx, slog.LevelInfo, "the whole machine goes through the tunnel",
 		slog.String("device", m.c.Device), slog.Bool("lan", !m.c.NoLAN), slog.String("dns", m.c.dns()), slog.Bool("kill_switch", m.c.KillSwitch))
 	return nil
 }
@@ -200,21 +194,6 @@ func tellResolved(device string) error {
 		}
 	}
 	return nil
-}
-
-// watchNames keeps what is known of the name servers of the networks.
-func (m *Machine) watchNames(ctx context.Context) {
-	every := time.NewTicker(lookEvery)
-	defer every.Stop()
-	for {
-		servers := outsideServers(m.c.File)
-		m.f.names.others.Store(&servers)
-		select {
-		case <-every.C:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 // Status tells what it does.

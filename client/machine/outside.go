@@ -6,8 +6,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // Where systems keep the names of name servers.
@@ -49,6 +51,37 @@ func outsideServers(state string) []netip.Addr {
 		far = []netip.Addr{netip.AddrFrom4([4]byte{127, 0, 0, 1})}
 	}
 	return far
+}
+
+// An outside keeps what outsideServers gives, until the files change: a machine
+// may be told of other name servers at any time.
+type outside struct {
+	state string // the file
+
+	mu    sync.Mutex
+	seen  [2]fileStamp
+	known []netip.Addr
+}
+
+// A fileStamp changes when a file does.
+type fileStamp struct {
+	at   time.Time
+	size int64
+}
+
+func (o *outside) servers() []netip.Addr {
+	var now [2]fileStamp
+	for i, path := range []string{namesPath, resolvedPath} {
+		if info, err := os.Stat(path); err == nil {
+			now[i] = fileStamp{info.ModTime(), info.Size()}
+		}
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.known == nil || o.seen != now {
+		o.known, o.seen = outsideServers(o.state), now
+	}
+	return o.known
 }
 
 // OutsideResolver resolves names as the machine would without the tunnel, by
