@@ -67,6 +67,9 @@ type Server struct {
 	// Allow opens ranges for egress that are denied by default, such as
 	// loopback and private networks.
 	Allow []netip.Prefix
+	// AllowForward are the ports that clients may have of this server; none by
+	// default.
+	AllowForward []PortRule
 	// Pool4 and Pool6 hold the inner addresses. The first of each is the
 	// server's own.
 	Pool4, Pool6 netip.Prefix
@@ -144,6 +147,9 @@ type Client struct {
 	Forward []string
 	// Tun leads the whole machine through the tunnel.
 	Tun Tun
+	// RemoteForward are ports of the server that lead to targets of this machine,
+	// each written as "tcp [::]:8080 127.0.0.1:3000".
+	RemoteForward []string
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

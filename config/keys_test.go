@@ -14,7 +14,7 @@ import (
 var samples = map[string]map[string]string{
 	"server": {
 		"endpoint": "other.example.org:8443", "listen": "127.0.0.1:5", "allow": "192.0.2.0/24,10.0.0.0/8",
-		"pool4": "10.9.0.0/24", "pool6": "fd00:1::/64", "encapsulations": "tcp, udp", "websocket_path": "/other",
+		"allow_forward": "tcp *:80, udp inner:53 laptop", "pool4": "10.9.0.0/24", "pool6": "fd00:1::/64", "encapsulations": "tcp, udp", "websocket_path": "/other",
 		"site": "/var/www", "plain_http": "redirect", "trusted_proxies": "10.0.0.0/8,192.0.2.1", "verify": "webpki", "stealth": "true",
 		"certificate_file": "a.crt", "certificate_key_file": "a.key", "acme_hosts": "vpn.example.org", "acme_directory": "https://ca.example/",
 		"offload": "false", "log_level": "debug", "post_quantum": "require",
@@ -28,7 +28,7 @@ var samples = map[string]map[string]string{
 		"proxy": "none", "early_data": "always", "post_quantum": "never", "offload": "false", "log_level": "debug",
 		"tun": "true", "kill_switch": "true", "tun_include": "192.0.2.0/24,2001:db8::/32", "tun_exclude": "192.0.2.1",
 		"tun_lan": "false", "tun_dns": "9.9.9.9", "tun_device": "tun7", "tun_mtu": "1400",
-		"forward":        "tcp 127.0.0.1:1 a:1, udp 127.0.0.1:2 b:2",
+		"remote_forward": "tcp [::]:1 a:1, udp inner:2 b:2", "forward": "tcp 127.0.0.1:1 a:1, udp 127.0.0.1:2 b:2",
 		"gateway.server": "other.example.org:4500", "gateway.identity": "other", "gateway.local": "other@example.org",
 		"gateway.psk_file": "other.psk", "gateway.server_key": "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "gateway.key_file": "other.key",
 		"gateway.certificate_file": "a.crt", "gateway.certificate_key_file": "a.key", "gateway.ca_file": "b.crt",

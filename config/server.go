@@ -25,6 +25,14 @@ func (t *table) server() (*Server, error) {
 		}
 		s.Allow = append(s.Allow, p)
 	}
+	forward, _ := t.list("allow_forward", "tcp *:8000-8099")
+	for _, text := range forward {
+		r, err := ParsePortRule(text)
+		if err != nil {
+			t.fail("allow_forward", err.Error(), "write it as \"tcp *:8000-8099\" or \"tcp inner:80 laptop\"")
+		}
+		s.AllowForward = append(s.AllowForward, r)
+	}
 	s.Pool4 = t.pool("pool4", DefaultPool4)
 	s.Pool6 = t.pool("pool6", DefaultPool6)
 	s.Encapsulations = t.encapsulations()
@@ -53,10 +61,15 @@ func (s *Server) Encode() []byte {
 	for _, p := range s.Allow {
 		allow = append(allow, p.String())
 	}
+	forward := make([]string, 0, len(s.AllowForward))
+	for _, r := range s.AllowForward {
+		forward = append(forward, r.String())
+	}
 	return render("godwit server; every key is explained in reference-server.toml.", append([]line{
 		{"Where clients dial; links carry it.", "endpoint", s.Endpoint},
 		{"The one address and port of all encapsulations.", "listen", s.Listen.String()},
 		{"Ranges that clients may reach although they are private, loopback or link-local.", "allow", allow},
+		{"Ports that clients may have here, and lead to themselves.", "allow_forward", forward},
 		{"Inner addresses; the first of each range is the server's.", "pool4", s.Pool4.String()},
 		{"", "pool6", s.Pool6.String()},
 		{"", "encapsulations", s.Encapsulations},

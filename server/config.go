@@ -91,6 +91,11 @@ type Config struct {
 	// Guests is for clients that are not godwit; nil lets none in.
 	Guests *Guests
 
+	// AllowPort tells whether a user may have a port of the server, whose streams
+	// and datagrams are led to it. network is tcp or udp; an invalid address
+	// stands for the server's inner addresses. Nil: there is no such service.
+	AllowPort func(user, network string, at netip.AddrPort) bool
+
 	// Egress connects clients' streams to their targets and resolves names.
 	Egress func(ctx context.Context, network, address string) (net.Conn, error)
 }

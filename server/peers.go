@@ -298,6 +298,7 @@ func (s *Server) sessionClosed(now time.Time, session *ike.Session, err error) {
 		return
 	}
 	p.session, p.orphaned = nil, now
+	s.release(p.user.Name, false)
 	s.setAlarm(p)
 	p.link.Use(nil, false, 0)
 	s.log.Info("client gone", slog.String("user", p.user.Name), slog.Any("err", err))
@@ -338,6 +339,7 @@ func (s *Server) removePeer(p *peer) {
 			h.Close()
 		}
 	}
+	s.release(p.user.Name, true)
 	p.link.Close()
 }
 

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godwit-net/godwit/ipsec/ike"
@@ -15,6 +16,7 @@ import (
 	"github.com/godwit-net/godwit/mobility/link"
 	"github.com/godwit-net/godwit/mobility/owner"
 	"github.com/godwit-net/godwit/server/egress"
+	"github.com/godwit-net/godwit/server/forward"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
 )
@@ -31,6 +33,8 @@ type Server struct {
 	gateway4  netip.Addr
 	gateway6  netip.Addr
 	responder *ike.Responder
+
+	forwards atomic.Pointer[forward.Service] // set by Run
 
 	table  link.Table
 	routes sync.Map // inner netip.Addr to *peer
@@ -135,7 +139,7 @@ func (s *Server) Run(ctx context.Context) error {
 			return fmt.Errorf("inner SOCKS service: %w", err)
 		}
 		tasks.Go(func() {
-			err := egress.ServeSOCKS(ln, s.c.Egress, s.log)
+			err := egress.ServeSOCKS(ln, s.egress, s.log)
 			if ctx.Err() == nil {
 				cancel(fmt.Errorf("inner SOCKS service: %w", err))
 			}
@@ -156,6 +160,17 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 		defer pc.Close()
 	}
+	stopForwards, err := s.serveForwards(func(serve func() error) {
+		tasks.Go(func() {
+			if err := serve(); ctx.Err() == nil {
+				cancel(err)
+			}
+		})
+	})
+	if err != nil {
+		s.Close()
+		return fmt.Errorf("inner port service: %w", err)
+	}
 	for _, serve := range s.ports.serve {
 		tasks.Go(func() {
 			if err := serve(); ctx.Err() == nil {
@@ -164,7 +179,8 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	s.owner.Run(ctx, s.act)
-	err := context.Cause(ctx)
+	err = context.Cause(ctx)
+	stopForwards()
 	s.ports.close()
 	s.stack.Close()
 	s.closeGuests()

@@ -9,10 +9,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/things-go/go-socks5/statute"
@@ -40,8 +38,7 @@ func Parse(s string) (Rule, error) {
 	if err != nil {
 		return Rule{}, fmt.Errorf("%q is not an address and a port of this machine", f[1])
 	}
-	host, port, err := net.SplitHostPort(f[2])
-	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || host == "" || len(host) > 255 {
+	if !isTarget(f[2]) {
 		return Rule{}, fmt.Errorf("%q is not a host and a port", f[2])
 	}
 	return Rule{Network: f[0], Listen: at, Target: f[2]}, nil
@@ -141,20 +138,8 @@ func (s *Set) stream(c net.Conn, r Rule) {
 	relay.Join(c, remote)
 }
 
-const (
-	maxDatagram = 1<<16 - 1
-	// maxFlows bounds the sources of one UDP port that are served at a time.
-	maxFlows = 256
-	// flowIdle ends what is served for one that says nothing (RFC 4787, Section
-	// 4.3).
-	flowIdle = 5 * time.Minute
-)
-
-// A flow is one source of datagrams at a port.
-type flow struct {
-	far  net.Conn
-	used atomic.Int64 // Unix nanoseconds
-}
+// maxFlows bounds the sources of one UDP port that are served at a time.
+const maxFlows = 256
 
 // datagrams serves one UDP port.
 func (s *Set) datagrams(pc net.PacketConn, r Rule) {
@@ -163,82 +148,38 @@ func (s *Set) datagrams(pc net.PacketConn, r Rule) {
 		s.c.Logger.LogAttrs(s.ctx, slog.LevelError, "forward cannot be used", slog.String("forward", r.String()), slog.Any("err", err))
 		return
 	}
-	head := to.Header()
-	var mu sync.Mutex
-	flows := make(map[netip.AddrPort]*flow)
-	b := make([]byte, len(head)+maxDatagram)
-	copy(b, head)
-	for {
-		n, from, err := pc.ReadFrom(b[len(head):])
+	relay.Flows{Max: maxFlows, Dial: func() (net.Conn, error) {
+		far, err := s.c.Associate(s.ctx)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
-				break
-			}
-			continue
+			s.c.Logger.LogAttrs(s.ctx, slog.LevelDebug, "forward has no way", slog.String("forward", r.String()), slog.Any("err", err))
+			return nil, err
 		}
-		at := from.(*net.UDPAddr).AddrPort()
-		mu.Lock()
-		f, count := flows[at], len(flows)
-		mu.Unlock()
-		if f == nil {
-			if count >= maxFlows {
-				continue
-			}
-			far, err := s.c.Associate(s.ctx)
-			if err != nil {
-				s.c.Logger.LogAttrs(s.ctx, slog.LevelDebug, "forward has no way", slog.String("forward", r.String()), slog.Any("err", err))
-				continue
-			}
-			f = &flow{far: far}
-			mu.Lock()
-			flows[at] = f
-			mu.Unlock()
-			s.wg.Go(func() {
-				s.answers(pc, f, from)
-				mu.Lock()
-				delete(flows, at)
-				mu.Unlock()
-			})
-		}
-		f.used.Store(time.Now().UnixNano())
-		_, _ = f.far.Write(b[:len(head)+n])
-	}
-	mu.Lock()
-	defer mu.Unlock()
-	for _, f := range flows {
-		_ = f.far.Close()
-	}
+		return &headed{Conn: far, head: to.Header()}, nil
+	}}.Serve(pc)
 }
 
-// answers brings a flow's answers to its source until nothing has come either
-// way for flowIdle.
-func (s *Set) answers(pc net.PacketConn, f *flow, to net.Addr) {
-	defer f.far.Close()
-	b := make([]byte, maxDatagram)
-	f.used.Store(time.Now().UnixNano())
+// headed is a socket of the datagram service: what is written gets the header of
+// RFC 1928, Section 7, and what is read loses it. One goroutine writes.
+type headed struct {
+	net.Conn
+	head []byte
+	out  []byte
+}
+
+func (h *headed) Write(b []byte) (int, error) {
+	h.out = append(append(h.out[:0], h.head...), b...)
+	_, err := h.Conn.Write(h.out)
+	return len(b), err
+}
+
+func (h *headed) Read(b []byte) (int, error) {
 	for {
-		_ = f.far.SetReadDeadline(time.Unix(0, f.used.Load()).Add(flowIdle))
-		n, err := f.far.Read(b)
-		var ne net.Error
-		switch {
-		case err == nil:
-			f.used.Store(time.Now().UnixNano())
-			if d, err := statute.ParseDatagram(b[:n]); err == nil {
-				_, _ = pc.WriteTo(d.Data, to)
-			}
-		case errors.As(err, &ne) && ne.Timeout():
-			if time.Since(time.Unix(0, f.used.Load())) >= flowIdle {
-				return
-			}
-		case errors.Is(err, net.ErrClosed) || s.ctx.Err() != nil:
-			return
-		default:
-			// The other end of the tunnel may refuse; that is not for good.
-			select {
-			case <-time.After(50 * time.Millisecond):
-			case <-s.ctx.Done():
-				return
-			}
+		n, err := h.Conn.Read(b)
+		if err != nil {
+			return 0, err
+		}
+		if d, err := statute.ParseDatagram(b[:n]); err == nil {
+			return copy(b, d.Data), nil
 		}
 	}
 }

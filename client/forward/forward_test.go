@@ -96,7 +96,7 @@ func TestDatagrams(t *testing.T) {
 		Associate: func(context.Context) (net.Conn, error) {
 			a, b := net.Pipe()
 			go func() {
-				buf := make([]byte, maxDatagram)
+				buf := make([]byte, 1<<16)
 				for {
 					n, err := b.Read(buf)
 					if err != nil {

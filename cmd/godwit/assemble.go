@@ -65,6 +65,9 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		Enrol: func(key ed25519.PublicKey, proof []byte) (*server.User, error) {
 			return user(d.Enrol(key, proof, time.Now()))
 		},
+		AllowPort: func(user, network string, at netip.AddrPort) bool {
+			return config.AllowsPort(d.Config.AllowForward, user, network, at)
+		},
 	}
 }
 

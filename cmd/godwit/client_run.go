@@ -116,6 +116,12 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	}
 	defer forwards.Close()
 
+	remote, err := startRemote(d, c, logger)
+	if err != nil {
+		return err
+	}
+	defer remote.Close()
+
 	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(c), Logger: logger})
 	results := make(chan error, 2)
 	running := 2
@@ -183,6 +189,32 @@ func listenForwards(d *config.ClientDir, c *client.Client, logger *slog.Logger) 
 		return nil, &config.Error{What: err.Error(), Where: d.Where("forward"), Do: "use another port, or end the program that has it", Err: err}
 	}
 	return s, nil
+}
+
+// remoteRules reads what client.toml has the server lead here.
+func remoteRules(d *config.ClientDir) ([]forward.RemoteRule, error) {
+	var rules []forward.RemoteRule
+	for _, text := range d.Config.RemoteForward {
+		r, err := forward.ParseRemote(text)
+		if err != nil {
+			return nil, &config.Error{What: err.Error(), Where: d.Where("remote_forward"), Do: `write it as "tcp [::]:8080 127.0.0.1:3000"`, Err: err}
+		}
+		rules = append(rules, r)
+	}
+	return rules, nil
+}
+
+// startRemote asks the server for the ports that client.toml has lead here.
+func startRemote(d *config.ClientDir, c *client.Client, logger *slog.Logger) (*forward.Remote, error) {
+	rules, err := remoteRules(d)
+	if err != nil {
+		return nil, err
+	}
+	return forward.StartRemote(forward.RemoteConfig{
+		Rules:  rules,
+		Open:   func(ctx context.Context) (forward.Inside, error) { return c.Inside(ctx) },
+		Logger: logger,
+	}), nil
 }
 
 // ended makes an error of the end of something that should have gone on.

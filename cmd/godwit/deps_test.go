@@ -19,7 +19,7 @@ var mayImport = map[string][]string{
 	"cmd": {""},
 
 	"client":            {"client", "mobility", "tunnel", "transports", "ipsec"},
-	"client/forward":    {"tunnel/relay"},
+	"client/forward":    {"tunnel/portmsg", "tunnel/relay"},
 	"client/front":      {"tunnel/relay"},
 	"client/machine":    {"tunnel"},
 	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
@@ -27,7 +27,8 @@ var mayImport = map[string][]string{
 	"client/warm":       {},
 	"server":            {"server", "mobility", "tunnel", "transports", "ipsec"},
 	// What leaves the server knows nothing of tunnels.
-	"server/egress": {"tunnel/relay"},
+	"server/egress":  {"tunnel/relay"},
+	"server/forward": {"tunnel/portmsg", "tunnel/relay"},
 	// The web server knows the words alone; encapsulations are mounted in it.
 	"server/site": {"transports"},
 
@@ -61,9 +62,10 @@ var mayImport = map[string][]string{
 	"ipsec/ike/message": {},
 	"ipsec/ike/crypto":  {"ipsec/ike/message"},
 
-	"tunnel":       {},
-	"tunnel/relay": {},
-	"config":       {},
+	"tunnel":         {},
+	"tunnel/relay":   {},
+	"tunnel/portmsg": {},
+	"config":         {},
 
 	// Test networks and measurements stand above everything.
 	"lab":   {""},

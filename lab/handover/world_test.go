@@ -66,7 +66,8 @@ type world struct {
 	cloned    ed25519.PrivateKey // of all that join, if set
 	cert      tls.Certificate
 	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
-	ended     chan error                                      // takes what clients end with, if set
+	allowPort func(user, network string, at netip.AddrPort) bool
+	ended     chan error // takes what clients end with, if set
 
 	mu    sync.Mutex
 	users map[string]*server.User // by public key
@@ -136,6 +137,7 @@ func (w *world) serve() {
 		IKELifetime:    w.ikeLife,
 		ChildLifetime:  w.childLife,
 		PostQuantum:    w.postQuantum,
+		AllowPort:      w.allowPort,
 		Egress: func(ctx context.Context, _, address string) (net.Conn, error) {
 			to, err := netip.ParseAddrPort(address)
 			if err != nil {
