@@ -45,7 +45,7 @@ func TestAllowsPort(t *testing.T) {
 		{"laptop", "udp", "inner:53", true},
 		{"laptop", "udp", "[::]:53", false},
 	} {
-		at := netip.AddrPortFrom(netip.Addr{}, 0)
+		var at netip.AddrPort
 		switch tt.at {
 		case "inner:8000":
 			at = netip.AddrPortFrom(netip.Addr{}, 8000)
