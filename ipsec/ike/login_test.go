@@ -275,11 +275,11 @@ func TestLoginFragments(t *testing.T) {
 	}
 }
 
-// Loss changes nothing: each round is repeated.
+// Loss changes nothing: each round is repeated, with IKE_INTERMEDIATE before them.
 func TestLoginUnderLoss(t *testing.T) {
 	kit := edKit(t)
 	lost := map[string]bool{}
-	p := newPair(t, kit.logins("carol", "pass of carol"), func(p *pair) {
+	p := newPair(t, kit.logins("carol", "pass of carol"), hybrid, func(p *pair) {
 		p.lose = func(from Role, h message.Header) bool {
 			k := fmt.Sprint(from, h.ID, h.Response())
 			again := lost[k]
@@ -289,6 +289,9 @@ func TestLoginUnderLoss(t *testing.T) {
 	})
 	p.pass(30 * time.Second)
 	p.wantOneChild()
+	if n := len(p.i.KeyExchanges()); n != 2 {
+		t.Errorf("%d key exchanges", n)
+	}
 }
 
 // Logging in costs no try, however often it is done.
