@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,12 +69,27 @@ func (s *Server) lookupGuest(id ike.Identity) (*ike.Peer, error) {
 	if g == nil {
 		return nil, errors.New("only raw public keys are known here")
 	}
-	find := finder(func() (*User, error) { return g.Lookup(id) })
-	u, err := find()
+	find, u, err := guestFinder(func() (*User, error) { return g.Lookup(id) })
 	if err != nil {
 		return nil, err
 	}
 	return &ike.Peer{Name: u.Name, PSK: u.PSK, Certificate: u.Certificate, Local: &g.Identity, Data: find}, nil
+}
+
+// guestFinder makes a finder that finds a guest for as long as its secret is what it
+// was, so that who came in by an old one has to leave.
+func guestFinder(lookup func() (*User, error)) (finder, *User, error) {
+	first, err := lookup()
+	if err != nil {
+		return nil, nil, err
+	}
+	return func() (*User, error) {
+		u, err := lookup()
+		if err == nil && (subtle.ConstantTimeCompare(u.PSK, first.PSK) != 1 || subtle.ConstantTimeCompare(u.NTHash, first.NTHash) != 1) {
+			return nil, errors.New("the user's secret was changed")
+		}
+		return u, err
+	}, first, nil
 }
 
 // logins is how guests come in by a password; nil if they cannot.
@@ -82,8 +98,7 @@ func (g *Guests) logins() *ike.Logins {
 		return nil
 	}
 	return &ike.Logins{Local: g.Identity, Lookup: func(name string) (*ike.Peer, error) {
-		find := finder(func() (*User, error) { return g.Login(name) })
-		u, err := find()
+		find, u, err := guestFinder(func() (*User, error) { return g.Login(name) })
 		if err != nil {
 			return nil, err
 		}

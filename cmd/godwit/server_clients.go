@@ -39,6 +39,12 @@ func newServerClients() *cobra.Command {
 
 func clientState(r config.ClientRecord, now time.Time) string {
 	switch {
+	case r.NTHash != nil:
+		return "user with a password"
+	case r.PSK != "":
+		return "user with a shared secret"
+	case r.Certified:
+		return "user with a certificate"
 	case r.Joined:
 		return "joined"
 	case now.Before(r.Expires) && r.Invitation != nil:

@@ -16,7 +16,7 @@ import (
 )
 
 func newServerUser() *cobra.Command {
-	return group("user", "Let IKEv2 clients in that are not godwit", newServerUserAdd(), newServerUserProfile())
+	return group("user", "Let IKEv2 clients in that are not godwit", newServerUserAdd(), newServerUserRenew(), newServerUserProfile())
 }
 
 func newServerUserAdd() *cobra.Command {
@@ -93,6 +93,49 @@ password is kept as its NT hash.`,
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server has no certificate to prove itself by yet: run godwit server certificate\n")
 		case d.Config.IKEv2 == nil:
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server does not let such clients in yet: add the line [ikev2] at the end of server.toml and start it again\n")
+		}
+		return nil
+	}
+	return cmd
+}
+
+func newServerUserRenew() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "renew NAME",
+		Short: "Give a user another password or shared secret",
+		Long: `Gives a user another password or shared secret, of the kind that it has, and prints
+it. A running server takes the old one no more, and ends the user's connection
+within ten seconds.`,
+		Example: `  godwit server user renew carol
+  godwit server user renew carol --secret-stdin < password.txt`,
+		Args: takes("NAME"),
+	}
+	dir := dirFlag(cmd, "server")
+	stdin := cmd.Flags().Bool("secret-stdin", false, "read the secret or the password from standard input instead of making one")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		d, err := loadServer(dir)
+		if err != nil {
+			return err
+		}
+		secret := rand.Text()
+		if *stdin {
+			if secret, err = secretFrom(cmd.InOrStdin()); err != nil {
+				return err
+			}
+		}
+		what := "shared secret"
+		err = d.RenewUser(args[0], func(r *config.ClientRecord) {
+			if r.NTHash == nil {
+				r.PSK = secret
+				return
+			}
+			what, r.NTHash = "password", eap.NTHash(eap.Secret(secret))
+		})
+		if err != nil {
+			return err
+		}
+		if !*stdin {
+			fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", what, secret)
 		}
 		return nil
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -47,6 +48,17 @@ func TestUserWithPassword(t *testing.T) {
 	godwit(t, "check", "--dir", server).wantError(t, exitError, "the certificate is not for other.example.org")
 	t.Setenv("GODWIT_SERVER_IKEV2_IDENTITY", "")
 
+	r = godwit(t, "server", "user", "renew", "carol", "--dir", server)
+	r.wantOK(t)
+	again, err := os.ReadFile(filepath.Join(server, "clients", "carol.toml"))
+	if !regexp.MustCompile(`^password: \w{20,}\n$`).MatchString(r.stdout) || err != nil || string(again) == string(kept) {
+		t.Errorf("it prints %q, %v", r.stdout, err)
+	}
+	r = godwit(t, "server", "clients", "--dir", server)
+	if !regexp.MustCompile(`(?m)^carol .* user with a password$`).MatchString(r.stdout) {
+		t.Errorf("the clients: %s", r.stdout)
+	}
+
 	for device, parts := range map[string][]string{
 		"apple":      {"com.apple.security.root", "<string>carol</string>", "ExtendedAuthEnabled</key><integer>1", "AES-256-GCM"},
 		"windows":    {"Import-Certificate", "BEGIN CERTIFICATE", "-ServerAddress '127.0.0.1'", "GCMAES256"},
@@ -87,6 +99,12 @@ func TestUserWithSecretProfile(t *testing.T) {
 	}
 	godwit(t, "server", "user", "profile", "carol", "--for", "windows", "--dir", server).wantError(t, exitError, "by a password alone", "--password")
 	invite(t, server, "laptop")
+	godwit(t, "server", "user", "renew", "laptop", "--dir", server).wantError(t, exitError, "no user with a password")
+	godwit(t, "server", "user", "renew", "nobody", "--dir", server).wantError(t, exitError, "no client of this name")
+	r = godwit(t, "server", "user", "renew", "carol", "--dir", server)
+	if kept, err := os.ReadFile(filepath.Join(server, "clients", "carol.toml")); !strings.HasPrefix(r.stdout, "shared secret: ") || err != nil || strings.Contains(string(kept), "more") {
+		t.Errorf("it prints %q; %s, %v", r.stdout, kept, err)
+	}
 	godwit(t, "server", "user", "profile", "laptop", "--dir", server).wantError(t, exitError, "no user with a password")
 }
 

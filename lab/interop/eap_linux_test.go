@@ -105,6 +105,31 @@ func TestServerProfile(t *testing.T) {
 	echoes(t, within(t, time.Minute), n.Clients[0].DialContext, echoAddress, 1<<16)
 }
 
+// Who logged in by a password that is no more has to leave, and comes back by the
+// new one.
+func TestServerPasswordRenewed(t *testing.T) {
+	n := serverNetwork(t, netns.Config{})
+	ctx := within(t, 2*time.Minute)
+	p := newPKI(t, "ecdsa")
+	s := eapServer(t, n, p)
+	cl := startCharon(t, n.Clients[0].Host, p.eapRoadWarrior(eapUser, eapPassword, ""))
+	if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+		t.Fatalf("not connected: %s", out)
+	}
+	s.must("another one", "user", "renew", eapUser, "--secret-stdin")
+	cl.logged(ctx, "received DELETE for IKE_SA")
+	if out := cl.connect(); !strings.Contains(out, "AUTHENTICATION_FAILURE") {
+		t.Errorf("the old password lets it in: %s", out)
+	}
+	cl.write("swanctl/swanctl.conf", p.eapRoadWarrior(eapUser, "another one", "").swanctl())
+	if out := cl.swanctl("--load-all", "--clear", "--noprompt"); !strings.Contains(out, "loaded connection 'rw'") {
+		t.Fatalf("the settings are not loaded: %s", out)
+	}
+	if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+		t.Errorf("the new password does not: %s", out)
+	}
+}
+
 // The client logs in at a gateway.
 func TestClientEAP(t *testing.T) {
 	for _, kind := range []string{"rsa", "ecdsa"} {
