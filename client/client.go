@@ -310,6 +310,9 @@ func (c *Client) nextTimeout() time.Time {
 	}
 	if c.foreign != nil {
 		add(c.foreign.retryAt)
+		if c.next == nil {
+			add(c.deafAt())
+		}
 	}
 	if c.registrar != nil {
 		add(c.registrar.NextTimeout())

@@ -73,6 +73,14 @@ func (c *Client) openMissing() {
 func (c *Client) hold(now time.Time, h heldMessage) {
 	if c.heldUntil.IsZero() {
 		c.heldUntil = now.Add(holdFor)
+		if c.foreign != nil {
+			// Nothing else asks the old SA just now.
+			c.session.Retransmit(now)
+			c.ikeEvents(now, c.session)
+			if c.next == nil {
+				return
+			}
+		}
 	}
 	if len(c.held) < maxHeld {
 		c.held = append(c.held, h)

@@ -142,6 +142,7 @@ type foreign struct {
 	probed  time.Time          // silence last made us ask for a sign of life
 	wait    time.Duration      // until silence may do so again
 	retryAt time.Time          // of the next attempt to open a carrier; zero: none is due
+	asked   time.Time          // since when the gateway has left a question unanswered; zero: it has not
 	rtt     time.Duration
 	moves   []Registration // finished ones, the newest last
 	number  uint32
@@ -153,6 +154,10 @@ const (
 	minProbe = 2 * time.Second
 	maxProbe = 30 * time.Second
 	maxMoves = 32
+	// deafLimit is how long the gateway may leave a question unanswered before a
+	// new IKE SA is tried beside the one in use: a gateway that has lost that does
+	// not say so. By then the question has been asked four times.
+	deafLimit = 6 * time.Second
 )
 
 // takeForeign takes up a link to a gateway that named no home agent.
@@ -168,6 +173,7 @@ func (c *Client) takeForeign(now time.Time, in *inner, e ike.Established) {
 	if ca := c.carriers[c.answered]; ca != nil && ca.open != nil {
 		c.link.Use(ca.open, true, 0)
 	}
+	in.stack.Resume() // connections that went through an earlier link
 	c.keepalive = now.Add(keepaliveEvery)
 	c.log.Info("connected to a gateway that is not godwit", slog.String("server", c.c.Server), slog.Any("inner", in.addresses))
 }
@@ -224,6 +230,9 @@ func (c *Client) foreignOpened(now time.Time, ca *carrier) {
 // without it takes the address of any authentic request of a peer behind a NAT
 // (RFC 7296, Section 2.23).
 func (c *Client) tellAddress(now time.Time) {
+	if c.foreign.asked.IsZero() {
+		c.foreign.asked = now
+	}
 	if c.session.MOBIKE() {
 		c.session.UpdateAddresses(now)
 		return
@@ -249,6 +258,7 @@ func (c *Client) foreignLost(now time.Time, id mobility.CarrierID) {
 // foreignAlive notes that the gateway has answered a request.
 func (c *Client) foreignAlive(now time.Time, e ike.Alive) {
 	f := c.foreign
+	f.asked = time.Time{}
 	if e.RoundTrip > 0 {
 		f.rtt = e.RoundTrip
 		c.link.SetRoundTrip(e.RoundTrip)
@@ -273,6 +283,42 @@ func (c *Client) foreignAct(now time.Time) {
 	if t := c.foreign.retryAt; !t.IsZero() && !now.Before(t) {
 		c.moveForeign(now, c.foreign.trigger)
 	}
+	c.watchDeafness(now)
+}
+
+// watchDeafness tries a new IKE SA when the gateway does not answer: one that
+// was restarted knows no SA of ours. If the old one is answered after all, the
+// attempt is dropped.
+func (c *Client) watchDeafness(now time.Time) {
+	switch t := c.deafAt(); {
+	case c.foreign.asked.IsZero():
+		c.lonely = time.Time{}
+		if c.next != nil {
+			c.dropNext()
+		}
+	case c.next == nil && !now.Before(t):
+		s, err := c.newSession(now)
+		if err != nil {
+			c.log.Error("no new IKE SA", slog.Any("err", err))
+			c.lonely = now
+			return
+		}
+		c.log.Debug("the gateway does not answer; trying a new IKE SA")
+		c.next = s
+		c.ikeEvents(now, s)
+	}
+}
+
+// deafAt is when a new IKE SA is tried; the zero time if the gateway owes no
+// answer.
+func (c *Client) deafAt() time.Time {
+	if c.foreign.asked.IsZero() {
+		return time.Time{}
+	}
+	if c.lonely.After(c.foreign.asked) { // the last attempt failed then
+		return c.lonely.Add(deafLimit)
+	}
+	return c.foreign.asked.Add(deafLimit)
 }
 
 // foreignSilent asks for a sign of life when data is not answered: "the

@@ -241,6 +241,7 @@ func (s *Session) answerInit(h *message.Header, request []byte, ps []message.Pay
 	// RFC 7670, Section 3: without a certification authority.
 	out = append(out, &message.CertRequest{Encoding: message.CertRawPublicKey})
 	out = append(out, s.c.authorities()...)
+	out = append(out, &message.Notify{NotifyType: message.ChildlessSupported})
 	out = append(out, s.c.vendorIDs()...)
 	m := message.Message{Header: s.sa.header(message.IKESAInit, 0, true), Payloads: out}
 	var err error

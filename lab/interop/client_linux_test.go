@@ -74,7 +74,7 @@ type client struct {
 	*netns.Process
 	t      *testing.T
 	host   *netns.Host
-	router *netns.Host // of its network; set where a test needs it
+	access *netns.Access // its network; set where a test needs it
 	dir    string
 }
 
@@ -156,6 +156,7 @@ type status struct {
 		Trigger string `json:"trigger"`
 		Done    bool   `json:"done"`
 	} `json:"registrations"`
+	Dropped uint64 `json:"packets_dropped"`
 }
 
 func (c *client) status() (s status) {
@@ -280,6 +281,7 @@ func TestClientRefused(t *testing.T) {
 		{name: "wrong PSK", psk: "another", says: `secret.*AUTHENTICATION_FAILED`, logged: "N(AUTH_FAILED)"},
 		{name: "wrong identity", identity: "other.example.org", says: `AUTHENTICATION_FAILED|did not prove`, logged: "no matching peer config found"},
 		{name: "no common IKE proposal", gateway: strongSwan{ike: "aes128-sha256-modp3072"}, says: `algorithms.*NO_PROPOSAL_CHOSEN`, logged: "N(NO_PROP)"},
+		{name: "no address left", gateway: strongSwan{pools: "another {\n    addrs = 10.50.0.0/24\n  }"}, says: `no inner address.*INTERNAL_ADDRESS_FAILURE`, logged: "N(INT_ADDR_FAIL)"},
 		{name: "no common ESP proposal", gateway: strongSwan{esp: "aes128-sha256"}, says: `algorithms.*NO_PROPOSAL_CHOSEN`, logged: "N(NO_PROP)"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -298,5 +300,17 @@ func TestClientRefused(t *testing.T) {
 			}
 			gw.logged(within(t, 10*time.Second), tt.logged)
 		})
+	}
+}
+
+// The client proposes all addresses, so whatever a gateway allows it fits. What
+// leaves out the address that the client was given is of no use, and it says so.
+func TestClientSelectorsElsewhere(t *testing.T) {
+	n := gatewayNetwork(t, netns.Config{})
+	startCharon(t, n.Server, strongSwan{gateway: true, child: "remote_ts = 10.50.0.0/24"})
+	c := pskClient(t, n.Clients[0].Host)
+	c.run()
+	if err := c.Stderr.Expect(within(t, 10*time.Second), "leave out the address that it gave"); err != nil {
+		t.Error(err)
 	}
 }

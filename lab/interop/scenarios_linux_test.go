@@ -123,11 +123,38 @@ func TestClientScenarios(t *testing.T) {
 		{name: "a NAT changes its mapping", access: netns.AccessConfig{NAT: netns.RandomPorts},
 			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
 				before := gw.swanctl("--list-sas")
-				flush(t, c)
+				flush(t, c.access)
 				echoes(t, ctx, c.DialContext, echoAddress, 1<<20)
 				if after := gw.swanctl("--list-sas"); strings.Count(before, "ESTABLISHED") != strings.Count(after, "ESTABLISHED") {
 					t.Errorf("not the same IKE SA: %s and %s", before, after)
 				}
+			}},
+		{name: "the gateway wants another authentication", gateway: strongSwan{connection: "reauth_time = 4s\n    over_time = 2s\n    rekey_time = 0s"},
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				await(t, ctx, "an IKE SA made anew", func() bool { return strings.Count(gw.log(), "is initiating an IKE_SA") >= 2 })
+			}},
+		{name: "the gateway takes the client for dead", gateway: strongSwan{connection: "dpd_delay = 1s", charon: "retransmit_base = 1\n  retransmit_tries = 2"}, logged: "giving up after",
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				c.access.SetFirewall(netns.NoTraffic)
+				gw.logged(ctx, "giving up after")
+				c.access.SetFirewall(netns.AllowAll)
+			}},
+		{name: "the gateway restarts",
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				gw.restart()
+			}},
+		{name: "packets arrive twice and out of order", access: netns.AccessConfig{Delay: 2 * time.Millisecond},
+			before: func(t *testing.T, n *netns.Network) { n.Access[0].Relay.SetFaults(disorder) },
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				echoes(t, ctx, c.DialContext, echoAddress, 1<<20)
+				if n := c.status().Dropped; n == 0 {
+					t.Error("no copy was dropped")
+				}
+			}},
+		{name: "an idle client keeps the NAT's mapping alive", access: netns.AccessConfig{NAT: netns.RandomPorts},
+			before: countKeepalives,
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				await(t, ctx, "a keepalive", func() bool { return keepalives(t, c.access.Router) > 0 })
 			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -140,7 +167,7 @@ func TestClientScenarios(t *testing.T) {
 				tt.before(t, n)
 			}
 			c := pskClient(t, n.Clients[0].Host)
-			c.router = n.Access[0].Router
+			c.access = n.Access[0]
 			c.run(tt.args...)
 			echoes(t, ctx, c.DialContext, echoAddress, 1<<12)
 			if tt.then != nil {
@@ -154,9 +181,9 @@ func TestClientScenarios(t *testing.T) {
 
 // flush has the router of the client's network forget its mappings, and give
 // others.
-func flush(t *testing.T, c *client) {
+func flush(t *testing.T, a *netns.Access) {
 	t.Helper()
-	if out, err := c.router.Command("conntrack", "-F").CombinedOutput(); err != nil {
+	if out, err := a.Router.Command("conntrack", "-F").CombinedOutput(); err != nil {
 		t.Fatalf("conntrack: %v: %s", err, out)
 	}
 }
@@ -214,6 +241,56 @@ func TestServerScenarios(t *testing.T) {
 				await(t, ctx, "an IKE SA made anew", func() bool { return strings.Count(cl.log(), "initiating IKE_SA") >= 2 })
 				await(t, ctx, "it is established", func() bool { return strings.Contains(cl.swanctl("--list-sas"), "INSTALLED") })
 			}},
+		{name: "the client wants the Child SA afterwards", client: strongSwan{connection: "childless = force"}, logged: "generating CREATE_CHILD_SA request"},
+		{name: "selectors are narrowed", client: strongSwan{child: "remote_ts = 192.0.2.0/28"},
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				if sas := cl.swanctl("--list-sas"); !strings.Contains(sas, "local  10.143.0.2/32") || !strings.Contains(sas, "remote 192.0.2.0/28") {
+					t.Errorf("the client says: %s", sas)
+				}
+			}},
+		{name: "a NAT changes its mapping", client: strongSwan{connection: "dpd_delay = 1s"}, access: netns.AccessConfig{NAT: netns.RandomPorts},
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				flush(t, cl.access)
+				if err := s.Stderr.Expect(ctx, "client moved"); err != nil {
+					t.Error(err)
+				}
+				if n := strings.Count(cl.log(), "initiating IKE_SA"); n != 1 {
+					t.Errorf("%d IKE SAs were made", n)
+				}
+			}},
+		{name: "the client takes the server for dead", client: strongSwan{connection: "dpd_delay = 1s", charon: "retransmit_base = 1\n  retransmit_tries = 2", child: "dpd_action = restart"}, logged: "giving up after",
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				cl.access.SetFirewall(netns.NoTraffic)
+				cl.logged(ctx, "giving up after")
+				cl.access.SetFirewall(netns.AllowAll)
+				await(t, ctx, "a new link", func() bool { return strings.Contains(cl.swanctl("--list-sas"), "INSTALLED") })
+			}},
+		{name: "packets arrive twice and out of order", access: netns.AccessConfig{Delay: 2 * time.Millisecond},
+			before: func(t *testing.T, n *netns.Network) { n.Access[0].Relay.SetFaults(disorder) },
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				echoes(t, ctx, cl.host.DialContext, echoAddress, 1<<20)
+				onceEach(t, ctx, cl.host, 200)
+			}},
+		{name: "inner packets of up to 1,400 bytes",
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				echoes(t, ctx, cl.host.DialContext, echoAddress, 1<<20)
+				ping(t, ctx, cl.host, "-M", "do", "-s", "1372")
+				if out, err := cl.host.Command("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1373", netns.TargetIPv4.String()).CombinedOutput(); err == nil {
+					t.Errorf("a larger one passes in one piece: %s", out)
+				}
+			}},
+		{name: "an idle client keeps the NAT's mapping alive", client: strongSwan{charon: "keep_alive = 1s"}, access: netns.AccessConfig{NAT: netns.RandomPorts},
+			before: countKeepalives,
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				await(t, ctx, "three keepalives", func() bool { return keepalives(t, cl.access.Router) >= 3 })
+			}},
+		{name: "the client comes back after a crash",
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				cl.restart()
+				if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+					t.Errorf("not again: %s", out)
+				}
+			}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.access.Name = "home"
@@ -224,6 +301,7 @@ func TestServerScenarios(t *testing.T) {
 				tt.before(t, n)
 			}
 			cl := startCharon(t, n.Clients[0].Host, tt.client)
+			cl.access = n.Access[0]
 			if out := cl.connect(); !strings.Contains(out, "completed successfully") {
 				t.Fatalf("not connected: %s", out)
 			}

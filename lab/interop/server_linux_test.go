@@ -177,6 +177,7 @@ func TestServerRefuses(t *testing.T) {
 		{"another server wanted", strongSwan{remote: "auth = psk\n      id = other.example.org", secrets: "ike-rw {\n    secret = \"" + sharedKey + "\"\n  }"}, "", "AUTHENTICATION_FAILED"},
 		{"no common IKE proposal", strongSwan{ike: "aes128-sha256-modp3072"}, "NO_PROPOSAL_CHOSEN", ""},
 		{"no common ESP proposal", strongSwan{esp: "aes128-sha256"}, "NO_PROPOSAL_CHOSEN", "no ESP proposal fits"},
+		{"no selectors in common", strongSwan{child: "local_ts = 10.50.0.0/24"}, "TS_UNACCEPTABLE", "traffic selectors"},
 		{"no address asked for", strongSwan{connection: "vips ="}, "FAILED_CP_REQUIRED", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -50,9 +50,10 @@ type strongSwan struct {
 // A charon is a running strongSwan.
 type charon struct {
 	*netns.Process
-	t    *testing.T
-	host *netns.Host
-	dir  string
+	t      *testing.T
+	host   *netns.Host
+	access *netns.Access // its network; set where a test needs it
+	dir    string
 }
 
 // startCharon runs strongSwan in a namespace, with folders of its own.
@@ -67,33 +68,48 @@ func startCharon(t *testing.T, h *netns.Host, s strongSwan) *charon {
 	}
 	c.write("strongswan.conf", c.settings(s))
 	c.write("swanctl/swanctl.conf", s.swanctl())
-	c.Process = h.Start("env", c.env("charon-systemd")...)
-	ctx := within(t, time.Minute)
-	for {
-		if _, err := os.Stat(c.socket()); err == nil {
-			out := c.swanctl("--load-all", "--noprompt")
-			if strings.Contains(out, "loaded connection 'rw'") {
-				break
-			}
-			// The socket is there a moment before anybody listens.
-			if !strings.Contains(out, "Connection refused") {
-				t.Fatalf("the settings are not loaded: %s", out)
-			}
-		}
-		select {
-		case <-c.Done():
-			t.Fatalf("strongSwan ended: %s", c.log())
-		case <-ctx.Done():
-			t.Fatalf("strongSwan does not start: %s", c.log())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
+	c.start()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("strongSwan at %s: %s", h.Name, tail(c.log(), 12000))
 		}
 	})
 	return c
+}
+
+// restart ends strongSwan without a word, and runs it again.
+func (c *charon) restart() {
+	c.t.Helper()
+	c.Kill()
+	if err := os.Remove(c.socket()); err != nil {
+		c.t.Fatal(err)
+	}
+	c.start()
+}
+
+func (c *charon) start() {
+	c.t.Helper()
+	c.Process = c.host.Start("env", c.env("charon-systemd")...)
+	ctx := within(c.t, time.Minute)
+	for {
+		if _, err := os.Stat(c.socket()); err == nil {
+			out := c.swanctl("--load-all", "--noprompt")
+			if strings.Contains(out, "loaded connection 'rw'") {
+				return
+			}
+			// The socket is there a moment before anybody listens.
+			if !strings.Contains(out, "Connection refused") {
+				c.t.Fatalf("the settings are not loaded: %s", out)
+			}
+		}
+		select {
+		case <-c.Done():
+			c.t.Fatalf("strongSwan ended: %s", c.log())
+		case <-ctx.Done():
+			c.t.Fatalf("strongSwan does not start: %s", c.log())
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
 }
 
 func (c *charon) socket() string { return filepath.Join(c.dir, "vici") }

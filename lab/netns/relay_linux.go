@@ -1,12 +1,12 @@
 package netns
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"fmt"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -19,10 +19,22 @@ const relayQueue = 8192
 // process, which can hold packets back.
 type Relay struct {
 	delay   atomic.Int64 // nanoseconds, one way
+	faults  atomic.Pointer[Faults]
 	dropped atomic.Uint64
 	tuns    [2]*os.File
 	running sync.WaitGroup
 }
+
+// Faults are what a Relay does to packets besides holding them back. Shares are
+// from 0 to 1.
+type Faults struct {
+	Duplicate float64       // share of the packets that arrive twice
+	Late      float64       // share that arrive later than the others,
+	By        time.Duration // by this
+}
+
+// SetFaults changes the faults for packets that leave the relay from now on.
+func (r *Relay) SetFaults(f Faults) { r.faults.Store(&f) }
 
 type held struct {
 	due time.Time
@@ -104,7 +116,19 @@ func (r *Relay) copy(from, to *os.File) {
 				time.Sleep(wait)
 			}
 			// A device that is down refuses packets, as a cut wire does.
-			_, _ = to.Write(*p.buf)
+			write := func() { _, _ = to.Write(*p.buf) }
+			f := r.faults.Load()
+			if f != nil && rand.Float64() < f.Duplicate {
+				write()
+			}
+			if f != nil && rand.Float64() < f.Late {
+				r.running.Go(func() {
+					time.Sleep(f.By)
+					write()
+				})
+				continue
+			}
+			write()
 			pool.Put(p.buf)
 		}
 	})

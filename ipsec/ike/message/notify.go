@@ -44,6 +44,7 @@ const (
 	Cookie2                   NotifyType = 16401
 	NoNATsAllowed             NotifyType = 16402
 	AuthLifetime              NotifyType = 16403
+	ChildlessSupported        NotifyType = 16418 // RFC 6023
 	QuickCrashDetection       NotifyType = 16419 // RFC 6290
 	FragmentationSupported    NotifyType = 16430 // RFC 7383
 	SignatureHashAlgorithms   NotifyType = 16431 // RFC 7427
@@ -87,6 +88,7 @@ var notifyNames = map[NotifyType]string{
 	Cookie2:                    "COOKIE2",
 	NoNATsAllowed:              "NO_NATS_ALLOWED",
 	AuthLifetime:               "AUTH_LIFETIME",
+	ChildlessSupported:         "CHILDLESS_IKEV2_SUPPORTED",
 	StateNotFound:              "STATE_NOT_FOUND",
 	QuickCrashDetection:        "QUICK_CRASH_DETECTION",
 	IntermediateSupported:      "INTERMEDIATE_EXCHANGE_SUPPORTED",
