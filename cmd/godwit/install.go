@@ -22,20 +22,33 @@ import (
 type unit struct {
 	Role   string // server or client
 	Binary string // absolute paths
-	Dir    string
-	System bool // for the whole machine, not for one user
+	Dir    string // empty: the user's own
+	System bool   // for the whole machine, not for one user
+	// Package says that a package brings it, before there are settings.
+	Package bool
 }
 
-var unitText = template.Must(template.New("unit").Funcs(template.FuncMap{"quote": unitQuote}).Parse(`# Written by "godwit {{.Role}} install"; "godwit {{.Role}} uninstall" removes it.
+// Settings is the file without which there is nothing to run, as units write it.
+func (u unit) Settings() string {
+	if u.Dir == "" {
+		return "%h/.config/godwit/" + u.Role + "/" + u.Role + ".toml"
+	}
+	return unitQuote(filepath.Join(u.Dir, u.Role+".toml"))
+}
+
+var unitText = template.Must(template.New("unit").Funcs(template.FuncMap{"quote": unitQuote}).Parse(`{{if .Package}}# Part of the package godwit.{{else}}# Written by "godwit {{.Role}} install"; "godwit {{.Role}} uninstall" removes it.{{end}}
 [Unit]
 Description=godwit {{.Role}}
 Documentation=man:godwit-{{.Role}}-run(1)
 {{- if .System}}
 After=network.target
 {{- end}}
+{{- if .Package}}
+ConditionPathExists={{.Settings}}
+{{- end}}
 
 [Service]
-ExecStart={{quote .Binary}} {{.Role}} run --dir {{quote .Dir}}
+ExecStart={{quote .Binary}} {{.Role}} run{{if .Dir}} --dir {{quote .Dir}}{{end}}
 Restart=always
 RestartSec=2
 UMask=0077

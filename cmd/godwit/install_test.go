@@ -84,6 +84,16 @@ func TestManualPages(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(folder, "godwit-man.1")); err == nil {
 		t.Error("a hidden command has a page")
 	}
+	for role, want := range map[string]string{
+		"server": "ConditionPathExists=/etc/godwit/server/server.toml\n\n[Service]\nExecStart=/usr/bin/godwit server run --dir /etc/godwit/server\n",
+		"client": "ConditionPathExists=%h/.config/godwit/client/client.toml\n\n[Service]\nExecStart=/usr/bin/godwit client run\n",
+	} {
+		r := godwit(t, "man", "--unit", "/usr/bin/godwit", "--role", role)
+		r.wantOK(t)
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("the %s's unit is\n%s", role, r.stdout)
+		}
+	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		godwit(t, "completion", shell).wantOK(t)
 	}

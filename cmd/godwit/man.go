@@ -23,11 +23,19 @@ func newMan() *cobra.Command {
 		Hidden: true, // for packagers
 	}
 	// Packages bring a unit of their own, as nobody runs install there.
-	binary := cmd.Flags().String("unit", "", "print the server's unit for a program at this path instead")
-	dir := cmd.Flags().String("dir", "/etc/godwit/server", "the server's folder in that unit")
+	binary := cmd.Flags().String("unit", "", "print a unit for a program at this path instead: that of the machine for a server, that of a user for a client")
+	role := cmd.Flags().String("role", "server", "server or client")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if *binary != "" {
-			_, err := cmd.OutOrStdout().Write(unit{Role: "server", Binary: *binary, Dir: *dir, System: true}.text())
+			u := unit{Role: *role, Binary: *binary, Package: true}
+			switch *role {
+			case "server":
+				u.Dir, u.System = "/etc/godwit/server", true
+			case "client":
+			default:
+				return usage(cmd, "wrong --role "+*role, "server or client")
+			}
+			_, err := cmd.OutOrStdout().Write(u.text())
 			return err
 		}
 		if err := takes("FOLDER")(cmd, args); err != nil {

@@ -1,5 +1,5 @@
 // Command release makes what is published: static binaries for every system,
-// Debian packages with manual pages, completions and a unit, and checksums, in
+// Debian packages with manual pages, completions and units, and checksums, in
 // the folder dist. It is run at the top of the repository, by make release.
 package main
 
@@ -105,7 +105,7 @@ func release(dist, version, only string, packages bool) error {
 		}
 		fmt.Println(binary)
 		if arch := t.debian(); packages && arch != "" {
-			if err := debian(stage, dist, binary, arch, version); err != nil {
+			if err := debian(stage, dist, binary, arch, version, epoch); err != nil {
 				return err
 			}
 		}
@@ -158,14 +158,14 @@ func build(t target, dist, version string) (string, error) {
 		"go", "build", "-trimpath", "-ldflags", "-s -w -X main.release="+version, "-o", path, "./cmd/godwit")
 }
 
-// documents makes manual pages, completions and the server's unit, by this
+// documents makes manual pages, completions and units, by this
 // machine's own build of the program.
 func documents(stage string, epoch time.Time) error {
 	binary := filepath.Join(stage, "godwit")
 	if runtime.GOOS == "windows" {
 		binary += ".exe"
 	}
-	if err := run([]string{"CGO_ENABLED=0"}, "go", "build", "-o", binary, "./cmd/godwit"); err != nil {
+	if err := run([]string{"CGO_ENABLED=0"}, "go", "build", "-trimpath", "-o", binary, "./cmd/godwit"); err != nil {
 		return err
 	}
 	man := filepath.Join(stage, "man")
@@ -198,11 +198,16 @@ func documents(stage string, epoch time.Time) error {
 	if err := os.MkdirAll(units, 0o755); err != nil {
 		return err
 	}
-	out, err := exec.Command(binary, "man", "--unit", "/usr/bin/godwit", "--dir", "/etc/godwit/server").Output()
-	if err != nil {
-		return fmt.Errorf("unit: %w", err)
+	for _, role := range []string{"server", "client"} {
+		out, err := exec.Command(binary, "man", "--unit", "/usr/bin/godwit", "--role", role).Output()
+		if err != nil {
+			return fmt.Errorf("unit of the %s: %w", role, err)
+		}
+		if err := os.WriteFile(filepath.Join(units, "godwit-"+role+".service"), out, 0o644); err != nil {
+			return err
+		}
 	}
-	return os.WriteFile(filepath.Join(units, "godwit-server.service"), out, 0o644)
+	return nil
 }
 
 // compress replaces a file by its gzip, without a time in it.
@@ -223,12 +228,14 @@ func compress(path string) error {
 	return errors.Join(err, f.Close(), os.Remove(path))
 }
 
-func debian(stage, dist, binary, arch, version string) error {
+// debian makes a package; epoch is the time of all its files.
+func debian(stage, dist, binary, arch, version string, epoch time.Time) error {
 	// A Debian version begins with a digit.
 	if version[0] < '0' || version[0] > '9' {
 		version = "0~" + version
 	}
-	env := []string{"GODWIT_ARCH=" + arch, "GODWIT_VERSION=" + version, "GODWIT_BINARY=" + binary, "GODWIT_STAGE=" + stage}
+	env := []string{"GODWIT_ARCH=" + arch, "GODWIT_VERSION=" + version, "GODWIT_BINARY=" + binary, "GODWIT_STAGE=" + stage,
+		fmt.Sprintf("SOURCE_DATE_EPOCH=%d", epoch.Unix())}
 	return run(env, "go", "run", nfpm, "package", "--config", "cmd/release/nfpm.yaml", "--packager", "deb", "--target", dist)
 }
 
