@@ -32,6 +32,10 @@ type Config struct {
 	// yet; nil: it knows.
 	Enrolment []byte
 
+	// Mark ends the nonce of the first message, for a server that answers nobody
+	// else; see package knock. nil adds nothing.
+	Mark func(now time.Time, spi uint64, random []byte) []byte
+
 	// Gateway is how to authenticate with a server that need not be godwit, in
 	// place of ServerKey and PrivateKey. Its moves use the first of Transports.
 	Gateway *Gateway

@@ -140,6 +140,7 @@ func (c *Client) newSession(now time.Time) (*ike.Session, error) {
 			ChildLifetime: c.c.ChildLifetime,
 		},
 		PeerKey:   c.c.ServerKey,
+		Mark:      c.c.Mark,
 		Enrolment: c.c.Enrolment,
 		Request: ike.Configuration{
 			empty(ike.InternalIP4Address), empty(ike.InternalIP6Address),

@@ -42,6 +42,7 @@ func (t *table) server() (*Server, error) {
 	s.NoOffload = !t.flag("offload", true)
 	s.LogLevel = t.level()
 	s.IKEv2 = t.ikev2(s)
+	t.checkStealth(s)
 	if err := t.done(); err != nil {
 		return nil, err
 	}

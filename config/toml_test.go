@@ -133,6 +133,7 @@ func TestServerMistakes(t *testing.T) {
 		{"ACME and a pin", minimalServer + `acme_hosts = ["a.example"]` + "\nverify = \"pin\"", []string{"verify", "cannot be pinned"}},
 		{"ACME without TLS", minimalServer + `acme_directory = "http://ca.example/"`, []string{"acme_directory", "https"}},
 		{"another way for plain HTTP", minimalServer + `plain_http = "close"`, []string{"plain_http", "site, redirect"}},
+		{"stealth for everybody", minimalServer + "stealth = true\n[ikev2]\n", []string{"stealth", "not godwit"}},
 		{"a log level", minimalServer + `log_level = "loud"`, []string{"log_level", "debug, info, warn or error"}},
 		{"not TOML", minimalServer + "listen = [\n\n", []string{"not valid TOML", "server.toml line"}},
 		{"a key twice", minimalServer + minimalServer, []string{"not valid TOML", "endpoint"}},

@@ -75,6 +75,13 @@ func (t *table) web() (w Web) {
 	return w
 }
 
+// checkStealth refuses what would answer strangers all the same.
+func (t *table) checkStealth(s *Server) {
+	if s.Web.Stealth && s.IKEv2 != nil {
+		t.fail("stealth", "IKEv2 clients that are not godwit cannot show that they know the server's keys", "remove stealth, or the table [ikev2]")
+	}
+}
+
 // lines are those of the keys that do not have their defaults.
 func (w *Web) lines() (ls []line) {
 	text := func(comment, key, value string) {

@@ -47,6 +47,10 @@ type Config struct {
 	Site         http.Handler
 	RedirectHTTP bool
 
+	// Stealth answers nobody who does not show with the first message to know the
+	// server's public key and WebSocketPath; see package knock. It excludes Guests.
+	Stealth bool
+
 	// TrustedProxies are where reverse proxies may be that are believed when they say
 	// for whom they come, by the PROXY protocol, Forwarded or X-Forwarded-For.
 	TrustedProxies []netip.Prefix

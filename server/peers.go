@@ -380,6 +380,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 		s.log.Debug("registration not understood", slog.Any("err", err))
 		return
 	}
+	admit(c)
 	s.owner.Offer(func(now time.Time) {
 		if p.session == nil || p.binding == nil {
 			return

@@ -3,11 +3,13 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 
+	"github.com/godwit-net/godwit/ipsec/knock"
 	"github.com/godwit-net/godwit/server/site"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/esp"
@@ -58,12 +60,14 @@ func (s *Server) listen() (*ports, error) {
 		mux := portmux.New(ln, portmux.Options{TLS: s.tlsConfig(), Trusted: s.trusts})
 		p.add(mux.Serve, mux.Close)
 		if has(transports.TCP) {
-			t := tcp.NewListener(mux.Raw(), s)
+			t := s.listenTCP(mux)
 			p.add(t.Serve, t.Close)
 		}
 		var mounts []web.Mount
 		if has(transports.WebSocket) {
-			mounts = append(mounts, websocket.NewHandler(s.c.WebSocketPath, s))
+			h := websocket.NewHandler(s.c.WebSocketPath, s)
+			h.Strict = s.door != nil
+			mounts = append(mounts, h)
 		}
 		if has(transports.HTTP) {
 			mounts = append(mounts, http.NewHandler(s.c.WebSocketPath, s))
@@ -94,6 +98,26 @@ func (s *Server) listen() (*ports, error) {
 		}
 	}
 	return p, nil
+}
+
+// listenTCP takes RFC 9329's streams, of strangers too unless they are not answered.
+func (s *Server) listenTCP(mux *portmux.Mux) *tcp.Listener {
+	if s.door == nil {
+		return tcp.NewListener(mux.Raw(), s)
+	}
+	return tcp.NewStrictListener(mux.Raw(), s, tcp.Strict{Plausible: s.plausible, Refuse: mux.Web})
+}
+
+// plausible tells whether a frame may be of somebody who is answered: whether it is
+// for an SA of ours, or begins as IKE_SA_INIT does.
+func (s *Server) plausible(first []byte) bool {
+	if len(first) < transports.MarkerSize {
+		return false
+	}
+	if spi := binary.BigEndian.Uint32(first); spi != 0 {
+		return s.table.Known(spi)
+	}
+	return knock.Plausible(first[transports.MarkerSize:])
 }
 
 // tlsConfig is what the web server is known by. Visitors may come with TLS 1.2, as

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/ipsec/knock"
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/link"
 	"github.com/godwit-net/godwit/mobility/owner"
@@ -26,6 +28,7 @@ import (
 type Server struct {
 	c         Config
 	log       *slog.Logger
+	door      *knock.Door // nil: everybody is answered
 	owner     *owner.Owner
 	ports     *ports
 	stack     *tunnel.Stack
@@ -80,6 +83,12 @@ func New(c Config) (*Server, error) {
 		sessions: make(map[*ike.Session]*peer),
 		children: make(map[uint32]*ike.Session),
 		carriers: make(map[mobility.CarrierID]held),
+	}
+	if c.Stealth {
+		if c.Guests != nil {
+			return nil, errors.New("stealth and guests exclude each other")
+		}
+		s.door = knock.NewDoor(knock.NewKey(c.PrivateKey.Public().(ed25519.PublicKey), c.WebSocketPath))
 	}
 	inner := c.Gateways()
 	for _, a := range inner {
@@ -243,6 +252,9 @@ func (s *Server) Receive(c transports.Carrier, ps []transports.Packet) {
 		if ps[i].Kind != transports.KindIKE {
 			continue
 		}
+		if s.door != nil && !s.admits(c, ps[i].Data) {
+			continue
+		}
 		msg := append([]byte(nil), ps[i].Data...)
 		s.owner.Offer(func(now time.Time) {
 			s.arrival = c
@@ -252,6 +264,27 @@ func (s *Server) Receive(c transports.Carrier, ps []transports.Packet) {
 		})
 	}
 	s.table.Receive(c, ps)
+}
+
+// admits tells whether an IKE message may be answered where strangers are not.
+func (s *Server) admits(c transports.Carrier, msg []byte) bool {
+	from := c.Describe().Destination.Addr()
+	label := string(c.Name()) + ", IPv6"
+	if from.Is4() {
+		label = string(c.Name()) + ", IPv4" // a client may come by both
+	}
+	if !s.door.Opens(time.Now(), msg, label, from.String()) {
+		return false
+	}
+	admit(c)
+	return true
+}
+
+// admit marks a carrier by which something came that no stranger can send.
+func admit(c transports.Carrier) {
+	if a, ok := c.(transports.Admitting); ok {
+		a.Admit()
+	}
 }
 
 // Closed forgets a carrier.

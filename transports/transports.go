@@ -140,6 +140,14 @@ type Trusted interface {
 	Trust()
 }
 
+// Admitting is what carriers implement that, for a stranger, have to be something
+// else than a carrier: a web server's connection.
+type Admitting interface {
+	// Admit says that a packet came by the carrier that no stranger can send. A Handler
+	// calls it before Receive returns.
+	Admit()
+}
+
 // A Handler takes what carriers receive.
 type Handler interface {
 	// Receive is called with packets in order of arrival. They are valid, and

@@ -22,6 +22,7 @@ import (
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/ipsec/knock"
 	"github.com/godwit-net/godwit/server"
 	"github.com/godwit-net/godwit/server/egress"
 	"github.com/godwit-net/godwit/transports"
@@ -226,6 +227,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		ServerKey:  d.Config.ServerKey,
 		PrivateKey: d.Key,
 		Enrolment:  d.Config.Enrolment,
+		Mark:       knock.NewKey(d.Config.ServerKey, d.Config.WebSocketPath).Mark,
 		NoOffload:  d.Config.NoOffload,
 
 		PostQuantum: postQuantum[d.Config.PostQuantum],

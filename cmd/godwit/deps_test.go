@@ -58,6 +58,7 @@ var mayImport = map[string][]string{
 
 	"ipsec/eap":         {},
 	"ipsec/esp":         {},
+	"ipsec/knock":       {"ipsec/ike/message"},
 	"ipsec/ike":         {"ipsec/eap", "ipsec/esp", "ipsec/ike"},
 	"ipsec/ike/message": {},
 	"ipsec/ike/crypto":  {"ipsec/ike/message"},

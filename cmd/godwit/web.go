@@ -17,6 +17,7 @@ const acmeCache = "acme"
 // has ended.
 func setWeb(sc *server.Config, d *config.ServerDir, logger *slog.Logger) (io.Closer, error) {
 	w := d.Config.Web
+	sc.Stealth = w.Stealth
 	sc.RedirectHTTP, sc.TrustedProxies = w.RedirectHTTP, w.TrustedProxies
 	if cert, key, ok := d.CertificateFiles(); ok {
 		f, err := website.NewFiles(cert, key, logger)

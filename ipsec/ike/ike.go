@@ -156,6 +156,10 @@ type InitiatorConfig struct {
 	// it may learn it; nil shows nothing. At most 1024 bytes.
 	Enrolment []byte
 
+	// Mark gives the end of the first message's nonce, of which the beginning and
+	// the SPI are known; nil adds nothing. At most 128 bytes.
+	Mark func(now time.Time, spi uint64, random []byte) []byte
+
 	Request  Configuration     // CFG_REQUEST; nil sends none
 	TSi, TSr []TrafficSelector // nil means all of IPv4 and IPv6
 }

@@ -25,7 +25,11 @@ func NewInitiator(c InitiatorConfig, now time.Time) (*Session, error) {
 	}
 	s.sa = &ikeSA{keyLog: c.KeyLog, initiator: true, spiI: s.newSPI()}
 	s.addSA(s.sa)
-	s.first = &firstExchange{ni: s.rand.bytes(nonceLen), group: c.IKEProposals[0].Groups[0]}
+	ni := s.rand.bytes(nonceLen)
+	if c.Mark != nil {
+		ni = append(ni, c.Mark(now, s.sa.spiI, ni)...)
+	}
+	s.first = &firstExchange{ni: ni, group: c.IKEProposals[0].Groups[0]}
 	if s.c.RetransmitFor > 0 {
 		s.first.giveUp = now.Add(s.c.RetransmitFor)
 	}

@@ -33,6 +33,12 @@ type inbound struct {
 func (t *Table) add(spi uint32, e *inbound) { t.spis.Store(spi, e) }
 func (t *Table) remove(spi uint32)          { t.spis.Delete(spi) }
 
+// Known tells whether an inbound SA of a link has the SPI.
+func (t *Table) Known(spi uint32) bool {
+	_, ok := t.spis.Load(spi)
+	return ok
+}
+
 // NewSPI draws an SPI that no link of the table uses. The values up to 255 are
 // reserved (RFC 4303, Section 2.1).
 func (t *Table) NewSPI() uint32 {

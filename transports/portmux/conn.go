@@ -18,6 +18,7 @@ import (
 type Conn struct {
 	net.Conn
 	seen   []byte // nil when they have been read
+	begin  time.Time
 	waited time.Duration
 
 	// What a reverse proxy has said: whom it comes for, and where that one has

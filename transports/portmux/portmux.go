@@ -8,6 +8,7 @@
 package portmux
 
 import (
+	"bytes"
 	"container/list"
 	"crypto/tls"
 	"errors"
@@ -132,9 +133,8 @@ func (m *Mux) visit(conn net.Conn, e *list.Element) {
 		defer m.mu.Unlock()
 		m.pending.Remove(e)
 	}()
-	begin := time.Now()
-	conn.SetDeadline(begin.Add(Patience))
-	c := &Conn{Conn: conn}
+	c := &Conn{Conn: conn, begin: time.Now()}
+	conn.SetDeadline(c.begin.Add(Patience))
 	if !m.introduce(c) {
 		conn.Close()
 		return
@@ -166,8 +166,28 @@ func (m *Mux) visit(conn net.Conn, e *list.Element) {
 		conn.Close()
 		return
 	}
-	c.waited = time.Since(begin)
+	c.waited = time.Since(c.begin)
 	if !to.give(out) {
+		conn.Close()
+	}
+}
+
+// Web hands a connection that came by Raw, and that was not written to, to the web
+// server: nothing that its visitor has said, seen so far, was RFC 9329 after all.
+func (m *Mux) Web(conn net.Conn, seen []byte) {
+	c, ok := conn.(*Conn)
+	if !ok {
+		conn.Close()
+		return
+	}
+	// What came in the SYN may have been sent by anybody.
+	if h, ok := c.Conn.(interface{ Connected() error }); ok && h.Connected() != nil {
+		conn.Close()
+		return
+	}
+	c.seen = append(bytes.Clone(seen), c.seen...)
+	c.waited = time.Since(c.begin)
+	if c.Conn.SetDeadline(time.Time{}) != nil || !m.http.give(c) {
 		conn.Close()
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godwit-net/godwit/transports"
@@ -31,6 +32,8 @@ type Carrier struct {
 	handler transports.Handler
 	queue   *queue
 	early   transports.Handshaking // nil: the handshake was over from the beginning
+
+	admitted atomic.Bool
 
 	mu        sync.Mutex
 	stream    Stream
@@ -78,6 +81,12 @@ func (c *Carrier) Trusted() bool {
 	defer c.mu.Unlock()
 	return c.trusted
 }
+
+// Admit implements transports.Admitting.
+func (c *Carrier) Admit() { c.admitted.Store(true) }
+
+// Admitted tells whether Admit was called.
+func (c *Carrier) Admitted() bool { return c.admitted.Load() }
 
 // Name implements transports.Carrier.
 func (c *Carrier) Name() transports.Name { return c.name }

@@ -82,10 +82,21 @@ func (f frames) WriteFrames(b []byte) error {
 
 func (f frames) ReadFrames(r *stream.Reader) error { return r.From(f.Conn) }
 
+// Strict has a Listener take nobody who does not show with the first packet to be
+// no stranger.
+type Strict struct {
+	// Plausible tells whether a frame that begins with these bytes, behind its
+	// length, may be such a packet. What has come with the prefix is all there is.
+	Plausible func(first []byte) bool
+	// Refuse takes over the connection of a stranger, who has sent seen by now.
+	Refuse func(conn net.Conn, seen []byte)
+}
+
 // A Listener makes carriers of the connections of a net.Listener.
 type Listener struct {
 	ln      net.Listener
 	handler transports.Handler
+	strict  *Strict
 	wg      sync.WaitGroup
 
 	mu     sync.Mutex
@@ -98,6 +109,14 @@ type Listener struct {
 // within 10 s are closed without a word to h.
 func NewListener(ln net.Listener, h transports.Handler) *Listener {
 	return &Listener{ln: ln, handler: h, live: make(map[io.Closer]struct{})}
+}
+
+// NewStrictListener is NewListener for connections of which strangers' are somebody
+// else's. The handler admits carriers; see transports.Admitting.
+func NewStrictListener(ln net.Listener, h transports.Handler, s Strict) *Listener {
+	l := NewListener(ln, h)
+	l.strict = &s
+	return l
 }
 
 // Serve accepts until Close, or until ln fails. It returns when all carriers
@@ -119,6 +138,10 @@ func (l *Listener) Serve() error {
 }
 
 func (l *Listener) serve(conn net.Conn) {
+	if l.strict != nil {
+		l.serveStrict(conn)
+		return
+	}
 	defer conn.Close()
 	ok := readPrefix(conn)
 	l.remove(conn)

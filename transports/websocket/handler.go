@@ -17,6 +17,10 @@ import (
 // A Handler upgrades the requests for one path. It is a part of a web server that
 // answers all others.
 type Handler struct {
+	// Strict leaves requests alone whose first flight does not show that they are no
+	// stranger's; see transports.Admitting. Set it before the Handler is used.
+	Strict bool
+
 	path    string
 	handler transports.Handler
 
@@ -55,7 +59,7 @@ func (h *Handler) ServeMount(w http.ResponseWriter, r *http.Request, v web.Visit
 
 	c.Probation()
 	c.Deliver(first)
-	if !c.Alive() {
+	if !c.Alive() || h.Strict && !c.Admitted() {
 		c.Fail(net.ErrClosed)
 		return false
 	}
