@@ -405,6 +405,7 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 // registration spoke of: a NAT on the way has changed its mapping.
 func (s *Server) rebound(p *peer, c transports.Carrier, size int) {
 	s.mu.Lock()
+	admit(c)
 	known := s.ids[c] != 0
 	s.mu.Unlock()
 	used := p.link.Carrier()

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/ipsec/ike/message"
 	"github.com/godwit-net/godwit/ipsec/knock"
 	"github.com/godwit-net/godwit/mobility"
 	"github.com/godwit-net/godwit/mobility/link"
@@ -266,8 +267,19 @@ func (s *Server) Receive(c transports.Carrier, ps []transports.Packet) {
 	s.table.Receive(c, ps)
 }
 
-// admits tells whether an IKE message may be answered where strangers are not.
+// admits tells whether an IKE message may be answered where strangers are not: the
+// first one with a good mark, and others where such a one, or a registration, has
+// come from before. So a replay from elsewhere finds nobody, though its IKE SA would
+// repeat its answer.
 func (s *Server) admits(c transports.Carrier, msg []byte) bool {
+	h, err := message.ParseHeader(msg)
+	if err != nil {
+		return false
+	}
+	if h.Exchange != message.IKESAInit {
+		a, ok := c.(transports.Admitting)
+		return ok && a.Admitted()
+	}
 	from := c.Describe().Destination.Addr()
 	label := string(c.Name()) + ", IPv6"
 	if from.Is4() {

@@ -140,12 +140,14 @@ type Trusted interface {
 	Trust()
 }
 
-// Admitting is what carriers implement that, for a stranger, have to be something
-// else than a carrier: a web server's connection.
+// Admitting is what carriers of a server implement that answers no strangers: some
+// have to be something else for them, a web server's connection.
 type Admitting interface {
 	// Admit says that a packet came by the carrier that no stranger can send. A Handler
 	// calls it before Receive returns.
 	Admit()
+	// Admitted tells whether Admit was called.
+	Admitted() bool
 }
 
 // A Handler takes what carriers receive.

@@ -108,20 +108,13 @@ type entry struct {
 // NewDoor makes a Door that opens to who knows the key.
 func NewDoor(k Key) *Door { return &Door{key: k, known: map[seen]*list.Element{}} }
 
-// Opens tells whether msg, a whole IKE message from anywhere, may be answered: a
-// request for IKE_SA_INIT with a good mark, or anything else that names an IKE SA
-// of ours, which is for that SA to judge. label says by what it came, and source
-// from what address. A mark that was seen is good for a minute more from the same
-// source by the same label, and never again.
+// Opens tells whether msg, a whole IKE message from anywhere, is a request for
+// IKE_SA_INIT with a good mark. label says by what it came, and source from what
+// address. A mark that was seen is good for a minute more from the same source by
+// the same label, and never again.
 func (d *Door) Opens(now time.Time, msg []byte, label, source string) bool {
 	h, err := message.ParseHeader(msg)
-	if err != nil {
-		return false
-	}
-	if h.Exchange != message.IKESAInit {
-		return h.ResponderSPI != 0
-	}
-	if h.Response() || !h.FromInitiator() || h.ResponderSPI != 0 || h.ID != 0 {
+	if err != nil || h.Exchange != message.IKESAInit || h.Response() || !h.FromInitiator() || h.ResponderSPI != 0 || h.ID != 0 {
 		return false
 	}
 	m, err := message.Parse(msg)

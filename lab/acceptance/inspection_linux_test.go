@@ -10,6 +10,7 @@ import (
 	"io"
 	"net"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -122,6 +123,23 @@ func TestInspection(t *testing.T) {
 				}
 				conn.Close()
 			}
+		},
+	}.cross(t)
+}
+
+// TestStealthyServer: a client as it comes finds a server that answers no strangers,
+// and a visitor finds a web site.
+func TestStealthyServer(t *testing.T) {
+	network{
+		access:        netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan},
+		settings:      "stealth = true\n",
+		encapsulation: "udp", verdict: "napt",
+		also: func(t *testing.T, n *netns.Network, c *client) {
+			if got := visit(t, n.Clients[0].Host, "/"); !strings.Contains(got, "It works.") {
+				t.Errorf("a visitor sees %q", got)
+			}
+			n.Access[0].SetFirewall(netns.TCPOnly)
+			c.wantBothWays(t, within(t, time.Minute), siteURL)
 		},
 	}.cross(t)
 }

@@ -1,6 +1,7 @@
 package portmux
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"net"
@@ -30,16 +31,23 @@ type Conn struct {
 	shown   [sha256.Size]byte // of the certificate
 }
 
-// Read gives the known bytes first.
+// Read gives the known bytes first, and with them what has come since, as if they
+// had not been read apart. It waits for that only where the known ones are of no use
+// alone, which is before the first end of a line; TLS needs more than one byte, too.
 func (c *Conn) Read(b []byte) (int, error) {
 	if len(c.seen) == 0 {
 		return c.Conn.Read(b)
 	}
 	n := copy(b, c.seen)
-	if c.seen = c.seen[n:]; len(c.seen) == 0 {
-		c.seen = nil
+	if c.seen = c.seen[n:]; len(c.seen) > 0 {
+		return n, nil
 	}
-	return n, nil
+	c.seen = nil
+	if n == len(b) || bytes.IndexByte(b[:n], '\n') >= 0 {
+		return n, nil
+	}
+	more, _ := c.Conn.Read(b[n:]) // it fails again
+	return n + more, nil
 }
 
 // Write implements net.Conn.

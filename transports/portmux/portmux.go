@@ -260,14 +260,16 @@ const (
 	kindHTTP // or what a web server makes of it
 )
 
-// peek reads until it knows the protocol. What ends early, or does not go on in
-// time, is a web server's too; an error says that the connection is broken.
+// peek reads until it knows the protocol, and no byte more: how many of them a server
+// has read when it closes a connection can be seen from outside, by a reset. What
+// ends early, or does not go on in time, is a web server's too; an error says that
+// the connection is broken.
 func (c *Conn) peek() (kind, error) {
 	for {
 		if k := sniff(c.seen); k != kindMore {
 			return k, nil
 		}
-		var buf [512]byte
+		var buf [1]byte
 		n, err := c.Conn.Read(buf[:])
 		c.seen = append(c.seen, buf[:n]...)
 		if err == nil || sniff(c.seen) != kindMore {

@@ -85,7 +85,7 @@ func (c *Carrier) Trusted() bool {
 // Admit implements transports.Admitting.
 func (c *Carrier) Admit() { c.admitted.Store(true) }
 
-// Admitted tells whether Admit was called.
+// Admitted implements transports.Admitting.
 func (c *Carrier) Admitted() bool { return c.admitted.Load() }
 
 // Name implements transports.Carrier.

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/godwit-net/godwit/transports"
@@ -140,6 +141,8 @@ type served struct {
 	peer peer
 	mtu  int
 
+	admitted atomic.Bool
+
 	// Kept by l.mu.
 	closed     bool
 	delivering bool // the reader is in Receive and will call Closed
@@ -150,6 +153,12 @@ type served struct {
 func (c *served) Name() transports.Name { return c.l.opts.name() }
 func (c *served) MTU() int              { return c.mtu }
 func (c *served) Validated() bool       { return false }
+
+// Admit implements transports.Admitting.
+func (c *served) Admit() { c.admitted.Store(true) }
+
+// Admitted implements transports.Admitting.
+func (c *served) Admitted() bool { return c.admitted.Load() }
 
 func (c *served) Describe() transports.Description {
 	return transports.Description{
