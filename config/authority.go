@@ -172,6 +172,16 @@ func (d *ServerDir) loadAuthority() (*x509.Certificate, *rsa.PrivateKey, error) 
 	return leaf, key, nil
 }
 
+// IKECertificateFiles are those of Config.IKEv2 that the server proves itself by; ok
+// is false if there are none.
+func (d *ServerDir) IKECertificateFiles() (cert, key string, ok bool) {
+	k := d.Config.IKEv2
+	if k == nil || k.Certificates.Certificate == "" {
+		return "", "", false
+	}
+	return in(d.path, k.Certificates.Certificate), in(d.path, k.Certificates.Key), true
+}
+
 // Authority is the certificate, in DER, that a device has to trust to know the
 // server by Credentials: the authority of the server's own, or the root that
 // stands at the end of certificate_file. nil means that devices may know it

@@ -144,6 +144,9 @@ type Guests struct {
 	Certificates   [][]byte
 	CertificateKey crypto.Signer
 	Roots          []*x509.Certificate
+	// GetCertificate goes before Certificates and CertificateKey if it is not nil and
+	// gives one, for those that are renewed. It must not wait.
+	GetCertificate func() *tls.Certificate
 	// Router lets their packets out. New sets its Gateways, SendUDP and SendICMP.
 	Router *egress.Router
 }

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"crypto"
 	"crypto/subtle"
 	"errors"
 	"fmt"
@@ -76,6 +77,24 @@ func (s *Server) lookupGuest(id ike.Identity) (*ike.Peer, error) {
 	return &ike.Peer{Name: u.Name, PSK: u.PSK, Certificate: u.Certificate, Local: &g.Identity, Data: find}, nil
 }
 
+// certificate is GetCertificate as package ike wants it; nil if there is none.
+func (g *Guests) certificate() func() ([][]byte, crypto.Signer) {
+	if g.GetCertificate == nil {
+		return nil
+	}
+	return func() ([][]byte, crypto.Signer) {
+		c := g.GetCertificate()
+		if c == nil {
+			return nil, nil
+		}
+		key, ok := c.PrivateKey.(crypto.Signer)
+		if !ok {
+			return nil, nil
+		}
+		return c.Certificate, key
+	}
+}
+
 // guestFinder makes a finder that finds a guest for as long as its secret is what it
 // was, so that who came in by an old one has to leave.
 func guestFinder(lookup func() (*User, error)) (finder, *User, error) {
@@ -94,7 +113,7 @@ func guestFinder(lookup func() (*User, error)) (finder, *User, error) {
 
 // logins is how guests come in by a password; nil if they cannot.
 func (g *Guests) logins() *ike.Logins {
-	if g.Login == nil || len(g.Certificates) == 0 {
+	if g.Login == nil || len(g.Certificates) == 0 && g.GetCertificate == nil {
 		return nil
 	}
 	return &ike.Logins{Local: g.Identity, Lookup: func(name string) (*ike.Peer, error) {

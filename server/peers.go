@@ -74,7 +74,7 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 	}
 	if g := s.c.Guests; g != nil {
 		rc.Certificates, rc.CertificateKey, rc.Roots = g.Certificates, g.CertificateKey, g.Roots
-		rc.Logins = g.logins()
+		rc.GetCertificate, rc.Logins = g.certificate(), g.logins()
 	}
 	return ike.NewResponder(rc)
 }

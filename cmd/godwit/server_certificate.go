@@ -19,8 +19,8 @@ authority.crt, which each device has to be told to trust; "godwit server user
 profile" does that for Apple's devices and for Windows. Run it again before the
 certificate ends after two years; devices notice nothing.
 
-With a certificate of a public authority, such as Let's Encrypt, you do not need
-this: name its files in server.toml.`,
+You do not need this with a certificate of a public authority: where acme_hosts or
+certificate_file in server.toml is for the identity in [ikev2], that one is taken.`,
 		Example: `  godwit server certificate
   godwit server certificate --name vpn.example.org --name 203.0.113.7`,
 		Args: takes(),
@@ -58,7 +58,7 @@ this: name its files in server.toml.`,
 			}
 			fmt.Fprint(out, "certificate_file = \"vpn.crt\"\ncertificate_key_file = \"vpn.key\"\n")
 		} else {
-			fmt.Fprintln(out, "start the server again")
+			fmt.Fprintln(out, "a running server takes it within a minute")
 		}
 		return nil
 	}

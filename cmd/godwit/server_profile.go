@@ -87,7 +87,7 @@ func profileOf(d *config.ServerDir, name string) (*deviceSetup, error) {
 		host, _, _ := net.SplitHostPort(d.Config.Endpoint)
 		p := &deviceSetup{Server: host, Remote: k.Identity, Name: r.Name, Local: r.Identity, PSK: r.PSK, Login: r.NTHash != nil}
 		switch {
-		case p.Login && k.Certificates.Certificate == "":
+		case p.Login && !takesLogins(d):
 			return nil, &config.Error{What: "the server has no certificate to prove itself by", Where: d.Path() + ", server.toml, [ikev2]", Do: "run godwit server certificate"}
 		case p.Login:
 			p.Authority = d.Authority()

@@ -54,6 +54,10 @@ func newServerRun() *cobra.Command {
 			return err
 		}
 		ctx, cancel := context.WithCancel(cmd.Context())
+		if err := keepCertificate(ctx, &sc, d, logger); err != nil {
+			cancel()
+			return err
+		}
 		joined, written := recordJoined(ctx, d, logger)
 		defer func() { cancel(); <-written }()
 		sc.Joined = joined

@@ -89,7 +89,7 @@ password is kept as its NT hash.`,
 			fmt.Fprintf(out, "%s: %s\n", what, secret)
 		}
 		switch {
-		case *password && (d.Config.IKEv2 == nil || d.Config.IKEv2.Certificates.Certificate == ""):
+		case *password && !takesLogins(d):
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server has no certificate to prove itself by yet: run godwit server certificate\n")
 		case d.Config.IKEv2 == nil:
 			fmt.Fprintf(cmd.ErrOrStderr(), "godwit: the server does not let such clients in yet: add the line [ikev2] at the end of server.toml and start it again\n")

@@ -52,7 +52,7 @@ func (s *Session) prove(sa *ikeSA, id *message.ID, usePSK, withCertificate bool,
 		}
 		return []message.Payload{&message.Auth{Method: message.AuthSharedKey, Data: sharedKeyAuth(sa.prf, psk, octets)}}, nil
 	}
-	if s.c.Certificates != nil && withCertificate {
+	if chain, _ := s.c.certificate(); chain != nil && withCertificate {
 		return s.certificateProof(octets)
 	}
 	if s.c.PrivateKey == nil {

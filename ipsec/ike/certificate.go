@@ -2,8 +2,10 @@ package ike
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha1"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -28,16 +30,30 @@ func (c *Config) checkCertificates() error {
 	return err
 }
 
+// certificate is what this end shows now; nil if there is none.
+func (c *Config) certificate() (chain [][]byte, key crypto.Signer) {
+	if c.GetCertificate != nil {
+		if chain, key := c.GetCertificate(); len(chain) > 0 && len(chain) <= maxCertificates && key != nil {
+			return chain, key
+		}
+	}
+	return c.Certificates, c.CertificateKey
+}
+
 // certificateProof makes CERT and AUTH payloads, the certificate that the key
 // belongs to first: "the first certificate MUST contain the public key used to
 // verify the AUTH field". RFC 7296, Section 3.6
 func (s *Session) certificateProof(octets []byte) ([]message.Payload, error) {
-	auth, err := s.sign(octets)
+	chain, key := s.c.certificate()
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate yet")
+	}
+	auth, err := s.sign(key, octets)
 	if err != nil {
 		return nil, err
 	}
 	var ps []message.Payload
-	for _, der := range s.c.Certificates {
+	for _, der := range chain {
 		ps = append(ps, &message.Cert{Encoding: message.CertX509, Data: der})
 	}
 	return append(ps, auth), nil

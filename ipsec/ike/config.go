@@ -153,7 +153,7 @@ func (c *ResponderConfig) prepare() error {
 	if c.Lookup == nil {
 		return errors.New("ike: Lookup is missing")
 	}
-	if l := c.Logins; l != nil && (l.Lookup == nil || len(l.Local.Data) == 0 || len(c.Certificates) == 0) {
+	if l := c.Logins; l != nil && (l.Lookup == nil || len(l.Local.Data) == 0 || len(c.Certificates) == 0 && c.GetCertificate == nil) {
 		return errors.New("ike: logins need an identity, a certificate and a lookup")
 	}
 	if len(c.TSi) == 0 {

@@ -95,6 +95,9 @@ type Config struct {
 	// and a root, in this order; CertificateKey signs. Both or neither.
 	Certificates   [][]byte
 	CertificateKey crypto.Signer
+	// GetCertificate, if it is not nil and gives a certificate, goes before these two,
+	// each time that one is shown; for those that are renewed. It must not wait.
+	GetCertificate func() (chain [][]byte, key crypto.Signer)
 
 	// Roots are the certification authorities that peers' certificates may come
 	// from; an initiator with Roots takes nothing but a certificate.

@@ -108,9 +108,8 @@ func schemesFor(key crypto.Signer) ([]signatureScheme, error) {
 	return nil, errors.New("a certificate's key has to be RSA, ECDSA on P-256, P-384 or P-521, or Ed25519")
 }
 
-// sign makes an AUTH payload with the certificate's key.
-func (s *Session) sign(octets []byte) (*message.Auth, error) {
-	key := s.c.CertificateKey
+// sign makes an AUTH payload with a certificate's key.
+func (s *Session) sign(key crypto.Signer, octets []byte) (*message.Auth, error) {
 	schemes, err := schemesFor(key)
 	if err != nil {
 		return nil, err

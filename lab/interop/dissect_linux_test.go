@@ -132,7 +132,7 @@ func TestDissectLogin(t *testing.T) {
 	eapServer(t, n, p)
 	file, stop := capture(t, n.Server, "wan")
 	c := eapClient(t, n.Clients[0].Host, p.ca, eapUser, eapPassword)
-	c.run("--key-log", keys)
+	c.run("--key-log", keys, "--post-quantum", "never") // as above
 	ctx := within(t, time.Minute)
 	echoes(t, ctx, c.DialContext, echoAddress, 1<<10)
 	await(t, ctx, "a registration", func() bool {
