@@ -114,7 +114,7 @@ const usage = `Runs godwit beside its peers in network namespaces and compares t
     go run ./bench -json bench.json -chart docs/performance.svg
 
 Peers: godwit (over udp), godwit-tcp, godwit-websocket; none (a SOCKS relay and no tunnel: the limit),
-       ssh, xray, chisel, hysteria, wireproxy. They are built or installed when first used.
+       socks (plain SOCKS5 at the server), ssh, xray, chisel, hysteria, wireproxy. They are built or installed when first used.
 Tests: down, up        one stream
        down8, up8      eight streams at once
        ping            round trips per second of 64 bytes

@@ -71,9 +71,9 @@ func TestHelpAndWrongUse(t *testing.T) {
 	}
 }
 
-// TestParts runs target, relay and load as measurements do, but in one process.
+// TestParts runs target, relay, forwarder and load as measurements do, but in one process.
 func TestParts(t *testing.T) {
-	addrs := make([]string, 2)
+	addrs := make([]string, 3)
 	for i := range addrs {
 		ln, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -83,18 +83,19 @@ func TestParts(t *testing.T) {
 		ln.Close()
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 2)
+	ended := make(chan error, 3)
 	go func() { ended <- part(ctx, []string{targetWord, addrs[0]}, new(bytes.Buffer)) }()
 	go func() { ended <- part(ctx, []string{relayWord, addrs[1]}, new(bytes.Buffer)) }()
+	go func() { ended <- part(ctx, []string{forwardWord, addrs[2], addrs[1]}, new(bytes.Buffer)) }()
 	defer func() {
 		cancel()
-		for range 2 {
+		for range 3 {
 			if err := <-ended; err != nil {
 				t.Error(err)
 			}
 		}
 	}()
-	through := []string{loadWord, "-proxy", addrs[1], "-target", addrs[0], "-limit", "1m"}
+	through := []string{loadWord, "-proxy", addrs[2], "-target", addrs[0], "-limit", "1m"}
 	result := func(v any, args ...string) {
 		t.Helper()
 		var stdout bytes.Buffer

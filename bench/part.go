@@ -28,6 +28,7 @@ import (
 const (
 	targetWord  = "@target"
 	relayWord   = "@relay"
+	forwardWord = "@forward"
 	loadWord    = "@load"
 	clientsWord = "@clients"
 )
@@ -37,17 +38,20 @@ const (
 func part(ctx context.Context, args []string, stdout io.Writer) error {
 	word, args := args[0], args[1:]
 	switch word {
-	case targetWord, relayWord:
-		if len(args) != 1 {
-			return errors.New("want an address to listen on")
+	case targetWord, relayWord, forwardWord:
+		if want := map[string]int{forwardWord: 2}[word]; len(args) != max(want, 1) {
+			return errors.New("want an address to listen on, and for a forwarder one to lead to")
 		}
 		ln, err := net.Listen("tcp", args[0])
 		if err != nil {
 			return err
 		}
 		fmt.Fprintln(stdout, "ready")
-		if word == relayWord {
+		switch word {
+		case relayWord:
 			return load.Relay(ctx, ln)
+		case forwardWord:
+			return load.Forward(ctx, ln, args[1])
 		}
 		return load.Serve(ctx, ln)
 	case loadWord:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -143,12 +144,12 @@ func allPeers() []*peer {
 		godwit("godwit", "udp"),
 		godwit("godwit-tcp", "tcp"),
 		godwit("godwit-websocket", "websocket"),
-		relayPeer(), sshPeer(), xrayPeer(), chiselPeer(), hysteriaPeer(), wireproxyPeer(),
+		relayPeer(), socksPeer(), sshPeer(), xrayPeer(), chiselPeer(), hysteriaPeer(), wireproxyPeer(),
 	}
 }
 
 // defaultPeers are those that run when nobody says which.
-const defaultPeers = "godwit,none,ssh,xray,chisel,hysteria,wireproxy"
+const defaultPeers = "godwit,none,socks,ssh,xray,chisel,hysteria,wireproxy"
 
 // godwit runs this repository's program over one encapsulation.
 func godwit(name, encapsulation string) *peer {
@@ -197,6 +198,23 @@ func relayPeer() *peer {
 		about: "no tunnel: one SOCKS5 relay that copies in user space; the server only forwards packets",
 		start: func(ctx context.Context, s *site) error {
 			p := s.runClient("none-client", s.self, relayWord, proxyAddress)
+			return expect(ctx, p.Stdout, "ready")
+		},
+	}
+}
+
+// socksPeer is a SOCKS5 proxy at the server, in the clear.
+func socksPeer() *peer {
+	return &peer{
+		name:  "socks",
+		about: "plain SOCKS5 at the server, in the clear; the client's port leads there",
+		start: func(ctx context.Context, s *site) error {
+			at := netip.AddrPortFrom(serverAddr, 1080).String()
+			server := s.runServer("socks-server", s.self, relayWord, at)
+			if err := expect(ctx, server.Stdout, "ready"); err != nil {
+				return err
+			}
+			p := s.runClient("socks-client", s.self, forwardWord, proxyAddress, at)
 			return expect(ctx, p.Stdout, "ready")
 		},
 	}

@@ -130,15 +130,33 @@ func Relay(ctx context.Context, ln net.Listener) error {
 		if _, err := c.Write([]byte{5, 0, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
 			return
 		}
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			relay(up, c)
-		}()
-		relay(c, up)
-		// A broken direction ends the other one; an ended one does not.
-		<-done
+		join(c, up)
 	})
+}
+
+// Forward accepts connections at ln until ctx ends and joins each with one to
+// address, byte for byte.
+func Forward(ctx context.Context, ln net.Listener, address string) error {
+	return serve(ctx, ln, func(ctx context.Context, c net.Conn) {
+		up, err := new(net.Dialer).DialContext(ctx, "tcp", address)
+		if err != nil {
+			return
+		}
+		defer up.Close()
+		join(c, up)
+	})
+}
+
+// join copies both ways until both have ended. A broken direction ends the other
+// one; an ended one does not.
+func join(a, b net.Conn) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		relay(b, a)
+	}()
+	relay(a, b)
+	<-done
 }
 
 // relay copies until the end or an error. It never lets the kernel splice: what
