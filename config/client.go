@@ -45,7 +45,7 @@ func (t *table) client() (*Client, error) {
 	c.Enrolment = t.enrolment()
 	c.Encapsulations = t.encapsulations()
 	c.NoTLS = !t.flag("tls", true)
-	c.NoPlainHTTP = !t.flag("plain_http", true)
+	c.NoPlainHTTP = !t.flag("http_without_tls", true)
 	c.ServerName = t.optional("server_name")
 	c.HTTPHost = t.optional("http_host")
 	c.Fingerprint = t.oneOf("fingerprint", "chrome", "firefox", "go")
@@ -80,7 +80,7 @@ func (c *Client) Encode() []byte {
 		{"In order of preference.", "encapsulations", c.Encapsulations},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
 		{"How websocket and http look from outside: with TLS or not, under which names, as which browser.", "tls", !c.NoTLS},
-		{"", "plain_http", !c.NoPlainHTTP},
+		{"", "http_without_tls", !c.NoPlainHTTP},
 		{"", "server_name", c.ServerName},
 		{"", "http_host", c.HTTPHost},
 		{"", "verify", cmp.Or(c.Verify, "pin")},

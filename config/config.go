@@ -120,7 +120,7 @@ type Client struct {
 	Encapsulations []string
 	// NoTLS, the key tls turned round, has websocket and http do without TLS.
 	NoTLS bool
-	// NoPlainHTTP, the key plain_http turned round, keeps http from doing without
+	// NoPlainHTTP, the key http_without_tls turned round, keeps http from doing without
 	// TLS where TLS does not pass.
 	NoPlainHTTP bool
 	// ServerName is for TLS, the host of Server if it is empty.

@@ -66,6 +66,7 @@ type world struct {
 	cloned    ed25519.PrivateKey // of all that join, if set
 	cert      tls.Certificate
 	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
+	only      []transports.Transport                          // of clients that join; the usual ones if nil
 	allowPort func(user, network string, at netip.AddrPort) bool
 	ended     chan error // takes what clients end with, if set
 
@@ -216,6 +217,9 @@ func (w *world) join(name string, number byte) *mobile {
 		websocket.New(websocket.Options{
 			TLS: true, Host: "lab", Path: wsPath, CertHash: sha256.Sum256(w.cert.Certificate[0]),
 		}),
+	}
+	if w.only != nil {
+		list = w.only
 	}
 	if w.wrap != nil {
 		for i, t := range list {

@@ -29,8 +29,8 @@ const (
 	// openTime is how long the first response waits for the answer to the first
 	// flight.
 	openTime = 2 * time.Second
-	// gatherTime is how long it waits for more when there is some: a registration
-	// has two answers.
+	// gatherTime is how long the first response, and exchanges, wait for more when
+	// there is something to say: a registration has two answers.
 	gatherTime = time.Millisecond
 	// unprovenLimit bounds what a streamed response carries before it is known to
 	// pass, in bytes, and unprovenTime how long it may take to be known.
@@ -160,7 +160,7 @@ func (h *Handler) session(t ticket) (s *served, known bool) {
 			h.forget(evicted)
 		}
 		s = &served{h: h, id: t.session}
-		s.outLimit, s.inLimit = strangersWindow, 2*strangersWindow
+		s.outLimit, s.inLimit, s.over = strangersWindow, 2*strangersWindow, make(chan struct{})
 		s.closed = func() {
 			h.mu.Lock()
 			defer h.mu.Unlock()

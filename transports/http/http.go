@@ -149,7 +149,7 @@ type session struct {
 // connect opens the connection of the first request.
 func connect(ctx context.Context, o transports.Opening, opts web.Options) (*session, error) {
 	s := &session{opts: opts, opening: o, conns: make(map[net.Conn]struct{})}
-	s.outLimit, s.inLimit = firstWindow, 2*window
+	s.outLimit, s.inLimit, s.over = firstWindow, 2*window, make(chan struct{})
 	if f, ok := o.Network.(transports.ForwardNetwork); ok && !opts.TLS {
 		s.forward = f.Forward()
 	}

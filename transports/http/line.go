@@ -64,7 +64,8 @@ type line struct {
 	toldHears uint32
 	heard     uint32 // the last streamed request of ours that the peer has heard
 
-	err    error // why it ended
+	err    error         // why it ended
+	over   chan struct{} // closed then
 	closed func()
 }
 
@@ -280,6 +281,7 @@ func (l *line) fail(err error) {
 	first := l.err == nil
 	if first {
 		l.err = err
+		close(l.over)
 		l.signal()
 	}
 	closed := l.closed

@@ -163,11 +163,7 @@ func (s *session) goOn(r *run, err error) bool {
 	}
 	r.answers = answers
 	if r.failed > 1 {
-		select {
-		case <-time.After(time.Duration(r.failed) * 200 * time.Millisecond):
-		case <-s.ctx.Done():
-			return false
-		}
+		pause(nil, s.over, time.Duration(r.failed)*200*time.Millisecond, false)
 	}
 	return true
 }
@@ -214,19 +210,28 @@ func pause(ch <-chan struct{}, done <-chan struct{}, d time.Duration, forever bo
 
 // exchange sends what no streamed body carries.
 func (s *session) exchange() {
+	needed := func(now time.Time) (bool, time.Time) {
+		if s.upOn {
+			return false, time.Time{}
+		}
+		if s.has(s.sent) {
+			return true, time.Time{}
+		}
+		return s.owes(now)
+	}
 	for r := new(run); ; {
-		if !s.await(func(now time.Time) (bool, time.Time) {
-			if s.upOn {
-				return false, time.Time{}
-			}
-			if s.has(s.sent) {
-				return true, time.Time{}
-			}
-			return s.owes(now)
-		}) {
+		if !s.await(needed) {
 			return
 		}
 		s.mu.Unlock()
+		// One request for what is said in one breath.
+		pause(nil, s.over, gatherTime, false)
+		s.mu.Lock()
+		still, _ := needed(time.Now())
+		s.mu.Unlock()
+		if !still {
+			continue
+		}
 		ctx, cancel := context.WithTimeout(s.ctx, shortTime)
 		err := s.short(ctx, formExchange, nil, nil)
 		cancel()

@@ -86,7 +86,7 @@ func (s *served) serveShort(c *call, t ticket, d transports.Description) {
 	}
 	if first && s.err == nil {
 		s.mu.Unlock()
-		time.Sleep(gatherTime)
+		pause(nil, s.over, gatherTime, false)
 		s.mu.Lock()
 	}
 	b := s.state(nil)

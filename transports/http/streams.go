@@ -77,7 +77,13 @@ func (s *session) down(conn net.Conn, mark mark) (proven bool, err error) {
 func (s *session) upStream() {
 	for failed := 0; failed < tries; {
 		began := time.Now()
-		proven := s.up()
+		// By a connection of its own: the one of the first request is for data that
+		// leaves meanwhile.
+		conn, _, err := s.open(s.ctx)
+		if err != nil {
+			return // exchanges do it, or find out
+		}
+		proven := s.up(conn)
 		s.mu.Lock()
 		s.upOn = false
 		s.mu.Unlock()
@@ -93,7 +99,7 @@ func (s *session) upStream() {
 
 // up sends one streamed body to its end, and tells whether it went as a stream
 // does.
-func (s *session) up() (proven bool) {
+func (s *session) up(conn net.Conn) (proven bool) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	number := s.numbers.Add(1)
 	b := &upBody{s: s, done: ctx.Done(), number: number}
@@ -107,7 +113,7 @@ func (s *session) up() (proven bool) {
 				cancel(nil)
 			}
 			once = true
-			return s.request(ctx, formUp, number, nil, b, markNone)
+			return s.request(ctx, formUp, number, conn, b, markNone)
 		})
 		if err != nil {
 			return
