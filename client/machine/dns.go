@@ -31,7 +31,7 @@ type names struct {
 	asked atomic.Uint64
 	start sync.Once
 
-	outside *outside
+	outside outside
 
 	mu      sync.Mutex
 	waiting map[uint16]query
@@ -45,7 +45,7 @@ type query struct {
 }
 
 func newNames(f *forwarder) *names {
-	return &names{f: f, queue: make(chan datagram, flowQueue), outside: &outside{state: f.c.File}, waiting: make(map[uint16]query)}
+	return &names{f: f, queue: make(chan datagram, flowQueue), waiting: make(map[uint16]query)}
 }
 
 // takes reports whether what goes to an address is a question to be led to the

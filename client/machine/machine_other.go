@@ -24,3 +24,6 @@ func (*Machine) Close(bool) error { return nil }
 
 // Cleanup has nothing to do here.
 func Cleanup(string, *slog.Logger) (bool, error) { return false, nil }
+
+// Led is false here.
+func Led() bool { return false }

@@ -15,6 +15,9 @@ import (
 // namesMark begins a resolv.conf of ours.
 const namesMark = "# Written by godwit client run"
 
+// namesKept begins the line that says where the state is.
+const namesKept = "# What stood here is kept in "
+
 // maxNames bounds a resolv.conf, in bytes.
 const maxNames = 1 << 20
 
@@ -57,7 +60,7 @@ func planNames(path, state string, servers []netip.Addr, before *NamesFile) (*Na
 	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "%s, which leads all of this machine through a tunnel.\n", namesMark)
-	fmt.Fprintf(&b, "# What stood here is kept in %s\n# and comes back when it ends, or by godwit client cleanup --dir %s\n", state, filepath.Dir(state))
+	fmt.Fprintf(&b, namesKept+"%s\n# and comes back when it ends, or by godwit client cleanup --dir %s\n", state, filepath.Dir(state))
 	for _, s := range servers {
 		fmt.Fprintf(&b, "nameserver %s\n", s)
 	}
@@ -118,6 +121,20 @@ func putFile(path string, b []byte, mode fs.FileMode) error {
 		}
 	}
 	return err
+}
+
+// keptIn gives the file of the state that a resolv.conf of ours names; empty if it
+// is none of ours.
+func keptIn(b []byte) string {
+	if !bytes.HasPrefix(b, []byte(namesMark)) {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if file, ok := strings.CutPrefix(line, namesKept); ok {
+			return strings.TrimSuffix(file, "\n")
+		}
+	}
+	return ""
 }
 
 // nameServers reads the servers of a resolv.conf(5).

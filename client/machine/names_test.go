@@ -57,6 +57,9 @@ func TestNamesComeBack(t *testing.T) {
 	if got := nameServers([]byte(read(t, link))); !slices.Equal(got, far) {
 		t.Errorf("name servers %v", got)
 	}
+	if got := keptIn([]byte(read(t, link))); got != state {
+		t.Errorf("the state is said to be in %q, not %q", got, state)
+	}
 	// A process that was killed and began again does not take its own file for
 	// the one to keep.
 	back, err := ReadState(state)

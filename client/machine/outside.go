@@ -1,7 +1,6 @@
 package machine
 
 import (
-	"bytes"
 	"context"
 	"net"
 	"net/netip"
@@ -20,15 +19,15 @@ const (
 
 // outsideServers are the name servers that the machine would ask without us,
 // best first: loopback ones last, as what they ask in turn may go through the
-// tunnel. state is the file of the state.
-func outsideServers(state string) []netip.Addr {
+// tunnel.
+func outsideServers() []netip.Addr {
 	var found []netip.Addr
 	for _, path := range []string{namesPath, resolvedPath} {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			continue
 		}
-		if bytes.HasPrefix(b, []byte(namesMark)) {
+		if state := keptIn(b); state != "" {
 			s, err := ReadState(state)
 			if err != nil || s == nil || s.Names == nil {
 				continue
@@ -56,8 +55,6 @@ func outsideServers(state string) []netip.Addr {
 // An outside keeps what outsideServers gives, until the files change: a machine
 // may be told of other name servers at any time.
 type outside struct {
-	state string // the file
-
 	mu    sync.Mutex
 	seen  [2]fileStamp
 	known []netip.Addr
@@ -79,19 +76,19 @@ func (o *outside) servers() []netip.Addr {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.known == nil || o.seen != now {
-		o.known, o.seen = outsideServers(o.state), now
+		o.known, o.seen = outsideServers(), now
 	}
 	return o.known
 }
 
 // OutsideResolver resolves names as the machine would without the tunnel, by
-// sockets that control has marked. state is the file of the state.
-func OutsideResolver(state string, control func(network, address string, c syscall.RawConn) error) *net.Resolver {
+// sockets that control has marked.
+func OutsideResolver(control func(network, address string, c syscall.RawConn) error) *net.Resolver {
 	var turn atomic.Uint32
 	return &net.Resolver{
 		PreferGo: true,
 		Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			servers := outsideServers(state)
+			servers := outsideServers()
 			at := servers[int(turn.Add(1)-1)%len(servers)]
 			d := net.Dialer{Control: control}
 			return d.DialContext(ctx, network, netip.AddrPortFrom(at, portDNS).String())

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -197,6 +198,13 @@ func lookAround(before *State) (Facts, error) {
 		}
 	}
 	return f, nil
+}
+
+// Led reports whether a process leads this machine through a tunnel, or has been
+// killed while it did.
+func Led() bool {
+	rules, err := netlink.RuleList(netlink.FAMILY_V4)
+	return err == nil && slices.ContainsFunc(rules, func(r netlink.Rule) bool { return r.Mark == Mark })
 }
 
 func hasIPv6() bool {

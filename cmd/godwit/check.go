@@ -68,6 +68,9 @@ func checkDir(role, path string) (string, error) {
 		if _, err := forwardRules(d); err != nil {
 			return "", err
 		}
+		if err := checkTun(d); err != nil {
+			return "", err
+		}
 		if _, err := remoteRules(d); err != nil {
 			return "", err
 		}

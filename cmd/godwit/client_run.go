@@ -91,10 +91,8 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	cc.Places = places.Open(filepath.Join(d.Path(), networksFile), logger)
 	defer cc.Places.Close()
 	stopWatching := watchNetwork(ctx, &cc, logger)
-	defer stopWatching()
-	if d.Config.Tun.Enabled {
-		outsideOf(d).lead(&cc)
-	}
+	defer func() { cancel(); stopWatching() }()
+	outsideOf(d).lead(&cc)
 	c, err := client.New(cc)
 	if err != nil {
 		return &config.Error{What: "cannot start: " + lastCause(err), Where: d.Path(), Do: "correct client.toml, or join again", Err: err}
@@ -104,7 +102,8 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 		return err
 	}
 	defer func() { err = whole.close(d, err) }()
-	control, err := listenControl(socket, whole.status(c.Status), c)
+	shown := wholeClient{c, whole.status(c.Status)}
+	control, err := listenControl(socket, shown.Status, c)
 	if err != nil {
 		return err
 	}
@@ -122,7 +121,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	}
 	defer remote.Close()
 
-	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(c), Logger: logger})
+	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(shown), Logger: logger})
 	results := make(chan error, 2)
 	running := 2
 	go func() { results <- ended("the proxy", ln.Addr(), proxy.Serve(ln)) }()

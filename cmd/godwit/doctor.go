@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/client"
+	"github.com/godwit-net/godwit/client/machine"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/transports"
 )
@@ -33,6 +34,11 @@ type diagnosis struct {
 	Running bool   `json:"running"` // a client runs here, and was asked
 	Ways    []way  `json:"encapsulations"`
 	direct
+	// Machine tells how the whole machine is led through the tunnel, where it is.
+	Machine *client.MachineStatus `json:"machine,omitempty"`
+	// Left says that a client was killed and what it had changed of the machine is
+	// still there.
+	Left    bool   `json:"left_over,omitempty"`
 	Use     string `json:"use"` // the encapsulation that godwit takes here; empty: none
 	Because string `json:"because"`
 }
@@ -102,6 +108,10 @@ func diagnose(ctx context.Context, d *config.ClientDir) (*diagnosis, error) {
 		return nil, err
 	}
 	found.judge(d.Config.Encapsulations, status)
+	found.Machine = status.Machine
+	if left, err := machine.ReadState(machineState(d)); err == nil && left != nil {
+		found.Left = !found.Running
+	}
 	return found, nil
 }
 
@@ -289,6 +299,12 @@ func (f *diagnosis) print(w io.Writer) error {
 		return err
 	}
 	fmt.Fprintln(w)
+	if f.Machine != nil {
+		fmt.Fprintln(w, "This machine "+machineLine(*f.Machine)+".")
+	}
+	if f.Left {
+		fmt.Fprintln(w, "A client was killed that had led this machine through its tunnel: run godwit client cleanup, or start it again.")
+	}
 	for _, line := range f.remarks() {
 		fmt.Fprintln(w, line)
 	}

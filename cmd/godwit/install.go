@@ -26,6 +26,9 @@ type unit struct {
 	System bool   // for the whole machine, not for one user
 	// Package says that a package brings it, before there are settings.
 	Package bool
+	// Tun is for a client that leads the whole machine through its tunnel;
+	// KeepClosed for one that shall leave it closed when it fails.
+	Tun, KeepClosed bool
 }
 
 // Settings is the file without which there is nothing to run, as units write it.
@@ -49,6 +52,9 @@ ConditionPathExists={{.Settings}}
 
 [Service]
 ExecStart={{quote .Binary}} {{.Role}} run{{if .Dir}} --dir {{quote .Dir}}{{end}}
+{{- if and .Tun (not .KeepClosed)}}
+ExecStopPost=-{{quote .Binary}} client cleanup --dir {{quote .Dir}}
+{{- end}}
 Restart=always
 RestartSec=2
 UMask=0077
@@ -60,18 +66,26 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
 {{- if .System}}
+{{- if .Tun}}
+CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_NET_ADMIN
+AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_NET_ADMIN
+ProtectSystem=yes
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+{{- else}}
 CapabilityBoundingSet=CAP_NET_BIND_SERVICE CAP_NET_RAW
 AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_RAW
 ProtectSystem=strict
+PrivateDevices=yes
+ProtectKernelTunables=yes
+{{- end}}
 ProtectHome=read-only
 ReadWritePaths={{quote .Dir}}
 PrivateTmp=yes
-PrivateDevices=yes
 ProtectClock=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
-ProtectKernelTunables=yes
 ProtectControlGroups=yes
 RestrictNamespaces=yes
 SystemCallFilter=@system-service
@@ -158,6 +172,15 @@ func newInstall(role string) *cobra.Command {
 		}
 		if _, err := checkDir(role, u.Dir); err != nil {
 			return err // a service that can't start helps nobody
+		}
+		if role == "client" {
+			d, err := loadClient(func() (string, error) { return u.Dir, nil })
+			if err != nil {
+				return err
+			}
+			if u.Tun, u.KeepClosed = d.Config.Tun.Enabled, d.Config.Tun.KillSwitch; u.Tun && !u.System {
+				return &config.Error{What: "a user's service may not lead the whole machine through the tunnel", Where: d.Where("tun"), Do: "run it as root, or take tun out of client.toml"}
+			}
 		}
 		path, err := flags.path(u)
 		if err != nil {

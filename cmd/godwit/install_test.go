@@ -51,6 +51,32 @@ func TestInstall(t *testing.T) {
 		}
 		godwit(t, append([]string{tt.role, "uninstall"}, flags...)...).wantError(t, exitError, "there is no such service")
 	}
+	// One that leads the whole machine needs more, and cleans up behind itself.
+	file := filepath.Join(client, "client.toml")
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for more, want := range map[string]string{"tun = true\n": "ExecStopPost=-", "tun = true\nkill_switch = true\n": "DeviceAllow=/dev/net/tun rw"} {
+		if err := os.WriteFile(file, append([]byte(more), before...), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		units := t.TempDir()
+		install := []string{"client", "install", "--dir", client, "--unit-dir", units, "--now=false"}
+		godwit(t, append(install, "--system=false")...).wantError(t, exitError, "client.toml line 1, tun")
+		godwit(t, append(install, "--system=true")...).wantOK(t)
+		path := filepath.Join(units, "godwit-client.service")
+		b, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(b), want) || !strings.Contains(string(b), "CAP_NET_ADMIN\n") || strings.Contains(string(b), "ProtectKernelTunables") {
+			t.Errorf("%s%v: no %q in\n%s", more, err, want, b)
+		}
+		if checker, err := exec.LookPath("systemd-analyze"); err == nil {
+			out, err := exec.Command(checker, "verify", "--man=no", path).CombinedOutput()
+			if err != nil || strings.Contains(string(out), path) {
+				t.Errorf("systemd-analyze: %v\n%s", err, out)
+			}
+		}
+	}
 	empty := t.TempDir()
 	godwit(t, "client", "install", "--dir", empty, "--unit-dir", empty, "--now=false").wantError(t, exitError, "godwit client join")
 }

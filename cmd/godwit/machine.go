@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -28,19 +29,28 @@ func machineState(d *config.ClientDir) string { return filepath.Join(d.Path(), m
 // through the tunnel.
 type outside struct {
 	mark     netwatch.Mark
-	device   string
 	resolver *net.Resolver
 }
 
-// outsideOf gives the one for a client's folder. Without a machine that is led
-// anywhere it is all there is, and needs no rights.
+// outsideOf gives the one for a client. Where the machine is led nowhere,
+// or where this process may not leave by another way than others, it is all there
+// is.
 func outsideOf(d *config.ClientDir) outside {
-	left, err := machine.ReadState(machineState(d))
-	if !d.Config.Tun.Enabled && (err != nil || left == nil) {
-		return outside{resolver: net.DefaultResolver}
-	}
 	const mark = netwatch.Mark(machine.Mark)
-	return outside{mark, d.Config.Tun.Device, machine.OutsideResolver(machineState(d), mark.Control)}
+	if d.Config.Tun.Enabled || machine.Led() {
+		if _, err := mark.LocalAddress(netip.AddrFrom4([4]byte{127, 0, 0, 1})); err == nil {
+			return outside{mark, machine.OutsideResolver(mark.Control)}
+		}
+	}
+	return outside{resolver: net.DefaultResolver}
+}
+
+// checkTun tells whether this client can lead a machine at all.
+func checkTun(d *config.ClientDir) error {
+	if d.Config.Tun.Enabled && d.Config.Gateway != nil {
+		return &config.Error{What: "only a godwit server can take a whole machine's traffic", Where: d.Where("tun"), Do: "run without tun, and use the proxy"}
+	}
+	return nil
 }
 
 func (o outside) network(more ...system.Option) transports.Network {
@@ -58,7 +68,11 @@ func (o outside) lead(c *client.Config) {
 	}
 	c.Network = o.network()
 	c.LocalAddress, c.Attachment = o.mark.LocalAddress, o.mark.AttachmentTo
-	c.Interfaces = func(remote netip.Addr) []netwatch.Attachment { return o.mark.Attachments(remote, o.device) }
+	c.Interfaces = func(remote netip.Addr) []netwatch.Attachment {
+		return slices.DeleteFunc(o.mark.Attachments(remote), func(a netwatch.Attachment) bool {
+			return a.Source == machine.Near4 || a.Source == machine.Near6
+		})
+	}
 	c.Through = func(iface string) transports.Network { return o.network(system.Through(iface)) }
 	c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
 		return o.resolver.LookupNetIP(ctx, "ip", host)
@@ -72,6 +86,9 @@ type taken struct{ *machine.Machine }
 // so. What a client has left that was killed is put back otherwise.
 func openMachine(d *config.ClientDir, c *client.Client, logger *slog.Logger) (*taken, error) {
 	t := d.Config.Tun
+	if err := checkTun(d); err != nil {
+		return nil, err
+	}
 	left, err := machine.ReadState(machineState(d))
 	if err != nil {
 		return nil, machineError(d, err)
@@ -146,6 +163,15 @@ func (t *taken) status(of func() client.Status) func() client.Status {
 	}
 }
 
+// A wholeClient is a client and what is done with the machine, for the status page.
+type wholeClient struct {
+	*client.Client
+	of func() client.Status
+}
+
+// Status tells of both.
+func (w wholeClient) Status() client.Status { return w.of() }
+
 // machineError says what to do about an error of package machine.
 func machineError(d *config.ClientDir, err error) error {
 	e := &config.Error{What: "cannot lead the whole machine through the tunnel: " + err.Error(), Where: d.Where("tun"), Do: "mend that, or run without tun", Err: err}
@@ -192,7 +218,7 @@ does nothing where there is nothing to restore.`,
 
 // machineLine tells people what is done with the machine.
 func machineLine(m client.MachineStatus) string {
-	line := "all of it goes through the tunnel, by " + m.Device
+	line := "goes through the tunnel whole, by " + m.Device
 	switch {
 	case !m.Taken:
 		line = "goes its own way until there is a tunnel"

@@ -44,6 +44,9 @@ func TestTunMachineKilled(t *testing.T) {
 	if err := w.pings(ctx, netns.ServerIPv4.String()); err != nil {
 		t.Errorf("after a kill: %v", err)
 	}
+	if out := must(t, w.client.host.Host, "doctor", "--dir", w.client.dir); !strings.Contains(out, "run godwit client cleanup") {
+		t.Errorf("doctor says %s", out)
+	}
 	cleanup("restored")
 	if after := w.routing(t, ctx); after != before {
 		t.Errorf("after cleanup, before:\n%s\nafter:\n%s", before.text, after.text)

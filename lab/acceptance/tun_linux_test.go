@@ -66,8 +66,12 @@ func TestTunMachine(t *testing.T) {
 	if s := w.client.machine(t); s == nil || !s.Taken || s.Queries == 0 || s.DNS != "server" {
 		t.Errorf("status says %+v", s)
 	}
-	if out := must(t, w.client.host.Host, "status", "--dir", w.client.dir); !strings.Contains(out, "all of it goes through the tunnel, by godwit0") {
+	if out := must(t, w.client.host.Host, "status", "--dir", w.client.dir); !strings.Contains(out, "goes through the tunnel whole, by godwit0") {
 		t.Errorf("status says %s", out)
+	}
+	// Who asks how the network is does not ask through the tunnel.
+	if out := must(t, w.client.host.Host, "doctor", "--dir", w.client.dir); !strings.Contains(out, "This machine goes through the tunnel whole") || strings.Contains(out, "TLS is intercepted") {
+		t.Errorf("doctor says %s", out)
 	}
 	leaks.want(true)
 
@@ -140,6 +144,45 @@ func TestTunMachineSplit(t *testing.T) {
 			t.Errorf("%v: the router sees %s, the host elsewhere %s, the target %s; want %s, %s, %s", tt.flags, r, e, g, tt.router, tt.elsewhere, tt.target)
 		}
 		stopTun(t, w.client)
+	}
+}
+
+// Where it cannot be done it is said why, and nothing is changed.
+func TestTunMachineErrors(t *testing.T) {
+	ctx := within(t, 2*time.Minute)
+	w := newMachineWorld(t, netns.AccessConfig{Name: "wifi"})
+	host := w.Clients[0].Host
+	before := w.routing(t, ctx)
+	args := func(program ...string) []string {
+		return append(program, godwit, "client", "run", "--dir", w.client.dir, "--tun")
+	}
+	for _, tt := range []struct {
+		run  []string
+		want string
+	}{
+		{args("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"), "this needs root, or CAP_NET_ADMIN, --tun: run as root, or without tun"},
+		{args("sh", "-c", `mount -t tmpfs none /dev/net && exec "$@"`, "sh"), "it has no /dev/net/tun"},
+		{append(args(), "--tun-device", "lo"), "there is a device lo already"},
+		{append(args(), "--tun-mtu", "1000"), "not a whole number from 1280 to 65535"},
+		{append(args(), "--tun-dns", "dns.example.org"), "is no name server that can be asked through the tunnel"},
+	} {
+		out, err := w.run(ctx, tt.run[0], tt.run[1:]...)
+		if err == nil || !strings.Contains(out, tt.want) {
+			t.Errorf("%v says %q, want %q", tt.run, out, tt.want)
+		}
+	}
+	w.client.run(t, "--tun")
+	second := t.TempDir()
+	must(t, host, "client", "join", w.server.invite(t, "second"), "--dir", second)
+	if out, err := w.run(ctx, godwit, "client", "run", "--dir", second, "--listen", "127.0.0.1:1081", "--tun"); err == nil || !strings.Contains(out, "there is a device godwit0 already") {
+		t.Errorf("a second client says %q", out)
+	}
+	if out, err := w.run(ctx, godwit, "client", "run", "--dir", second, "--listen", "127.0.0.1:1081", "--tun", "--tun-device", "other0"); err == nil || !strings.Contains(out, "is of another client of this machine") {
+		t.Errorf("a second client with a device of its own says %q", out)
+	}
+	stopTun(t, w.client)
+	if after := w.routing(t, ctx); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before.text, after.text)
 	}
 }
 

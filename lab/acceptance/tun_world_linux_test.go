@@ -27,6 +27,7 @@ import (
 // as a whole. The target has the name site.test.
 type machineWorld struct {
 	*netns.Network
+	server *server
 	client *client
 	site   *site
 	asked  func() []string // names that the target's name server was asked for
@@ -52,7 +53,7 @@ func newMachineWorld(t *testing.T, access ...netns.AccessConfig) *machineWorld {
 	must(t, s.host, "server", "init", "--endpoint", endpoint, "--listen", endpoint,
 		"--allow", netns.TargetNet.String(), "--allow", netns.TargetNetIPv6.String(), "--dir", s.dir)
 	s.Process = start(t, s.host, "server", "run", "--dir", s.dir)
-	w.client = joinClient(t, s, w.Clients[0])
+	w.server, w.client = s, joinClient(t, s, w.Clients[0])
 	return w
 }
 

@@ -3,7 +3,6 @@ package netwatch
 import (
 	"net"
 	"net/netip"
-	"slices"
 )
 
 // maxInterfaces bounds how many interfaces are looked at.
@@ -16,9 +15,8 @@ const maxInterfaces = 64
 // have an address.
 func Attachments(remote netip.Addr) []Attachment { return Mark(0).Attachments(remote) }
 
-// Attachments is Attachments for packets with the mark. Interfaces that except
-// names do not count.
-func (m Mark) Attachments(remote netip.Addr, except ...string) []Attachment {
+// Attachments is Attachments for packets with the mark.
+func (m Mark) Attachments(remote netip.Addr) []Attachment {
 	first, err := m.AttachmentTo(remote)
 	if err != nil {
 		return nil
@@ -30,9 +28,6 @@ func (m Mark) Attachments(remote netip.Addr, except ...string) []Attachment {
 	}
 	for _, i := range interfaces[:min(len(interfaces), maxInterfaces)] {
 		if i.Index == first.Index || i.Flags&net.FlagUp == 0 || i.Flags&net.FlagLoopback != 0 || first.Source.IsLoopback() {
-			continue
-		}
-		if slices.Contains(except, i.Name) {
 			continue
 		}
 		if a, ok := through(i, remote.Unmap(), m); ok {

@@ -37,7 +37,8 @@ function bytes(n) {
 const millis = (ms) => (ms < 10 ? ms.toFixed(1) : ms.toFixed(0)) + " ms";
 
 function path(s) {
-  const nodes = [["Your programs", location.host, ""]];
+  const whole = s.machine && s.machine.taken;
+  const nodes = [whole ? ["All programs", "by " + s.machine.device, ""] : ["Your programs", location.host, ""]];
   const p = s.path;
   nodes.push(["This machine", p ? p.local : "", "tunnel"]);
   if (p && between[p.verdict]) nodes.push([...between[p.verdict], "between"]);
