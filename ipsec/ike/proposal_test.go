@@ -45,6 +45,23 @@ func TestChooseIKE(t *testing.T) {
 			prop(1, message.ProtocolIKE, tr(encr, 12, 256), tr(integ, 12), tr(prf, 5), tr(keTyp, 14)),
 			prop(2, message.ProtocolIKE, tr(encr, 20, 256), tr(prf, 6), tr(keTyp, 20), tr(keTyp, 19))},
 			0, choice{cipher: esp.AES256GCM, prf: PRFHMACSHA384, group: P256}, 2},
+		{"iOS 17 and macOS 14", []message.Proposal{
+			prop(1, message.ProtocolIKE, tr(encr, 20, 256), tr(prf, 5), tr(keTyp, 19)),
+			prop(2, message.ProtocolIKE, tr(encr, 20, 256), tr(prf, 5), tr(keTyp, 14)),
+			prop(3, message.ProtocolIKE, tr(encr, 12, 256), tr(integ, 12), tr(prf, 5), tr(keTyp, 19)),
+			prop(4, message.ProtocolIKE, tr(encr, 12, 256), tr(integ, 12), tr(prf, 5), tr(keTyp, 14))},
+			P256, choice{cipher: esp.AES256GCM, prf: PRFHMACSHA256, group: P256}, 1},
+		{"Android 12, which sends a key for MODP 4096", []message.Proposal{
+			prop(1, message.ProtocolIKE, tr(encr, 13, 256), tr(encr, 12, 256), tr(integ, 14), tr(integ, 12), tr(prf, 7), tr(prf, 5), tr(prf, 8),
+				tr(keTyp, 16), tr(keTyp, 31), tr(keTyp, 15), tr(keTyp, 14)),
+			prop(2, message.ProtocolIKE, tr(encr, 28), tr(encr, 20, 256), tr(encr, 20, 192), tr(encr, 20, 128), tr(encr, 19, 256), tr(encr, 18, 256),
+				tr(prf, 7), tr(prf, 6), tr(prf, 5), tr(prf, 4), tr(prf, 8), tr(keTyp, 16), tr(keTyp, 31), tr(keTyp, 15), tr(keTyp, 14))},
+			16, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: X25519}, 2},
+		{"Windows with GCMAES256, SHA256 and ECP256", []message.Proposal{prop(1, message.ProtocolIKE, tr(encr, 20, 256), tr(prf, 5), tr(keTyp, 19))},
+			P256, choice{cipher: esp.AES256GCM, prf: PRFHMACSHA256, group: P256}, 1},
+		{"Windows as it comes", []message.Proposal{
+			prop(1, message.ProtocolIKE, tr(encr, 3), tr(integ, 2), tr(prf, 2), tr(keTyp, 2)),
+			prop(2, message.ProtocolIKE, tr(encr, 12, 256), tr(integ, 12), tr(prf, 5), tr(keTyp, 2))}, 2, choice{}, 0},
 		{"integrity of NONE", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(integ, 0))...)},
 			0, choice{cipher: esp.AES128GCM, prf: PRFHMACSHA256, group: X25519}, 1},
 		{"integrity with an AEAD", []message.Proposal{prop(1, message.ProtocolIKE, append(slices.Clone(aes128), tr(integ, 12))...)}, 0, choice{}, 0},
