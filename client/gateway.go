@@ -142,6 +142,7 @@ type foreign struct {
 	probed  time.Time          // silence last made us ask for a sign of life
 	wait    time.Duration      // until silence may do so again
 	retryAt time.Time          // of the next attempt to open a carrier; zero: none is due
+	failed  time.Duration      // the last pause before such an attempt; 0: the last one went well
 	asked   time.Time          // since when the gateway has left a question unanswered; zero: it has not
 	rtt     time.Duration
 	moves   []Registration // finished ones, the newest last
@@ -154,6 +155,10 @@ const (
 	minProbe = 2 * time.Second
 	maxProbe = 30 * time.Second
 	maxMoves = 32
+	// minRetry is the first pause when no carrier could be opened.
+	minRetry = 5 * time.Millisecond
+	// newsDelay is how long a link may have been cut before we hear of it.
+	newsDelay = 30 * time.Millisecond
 	// deafLimit is how long the gateway may leave a question unanswered before a
 	// new IKE SA is tried beside the one in use: a gateway that has lost that does
 	// not say so. By then the question has been asked four times.
@@ -203,6 +208,7 @@ func (c *Client) moveForeign(now time.Time, trigger mobility.Trigger) {
 		f.started, f.trigger = now, trigger
 	}
 	f.next = c.newID()
+	c.lookAround() // news of addresses and of routes come one after the other
 	c.openCarrier(f.next, c.c.Transports[0].Name(), c.first())
 }
 
@@ -214,16 +220,33 @@ func (c *Client) foreignOpened(now time.Time, ca *carrier) {
 	if ca.id != f.next {
 		return
 	}
+	cut := c.cutOff(f.current)
 	c.closeCarrier(f.old)
-	f.old, f.current, f.next, f.since, f.moved, f.wait = f.current, ca.id, 0, now, true, 0
+	f.old, f.current, f.next, f.since, f.moved, f.wait, f.failed = f.current, ca.id, 0, now, true, 0, 0
 	c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("local", ca.desc.Source))
 	c.tellAddress(now)
 	c.ikeEvents(now, c.session)
 	if c.foreign != f {
 		return // that was the end of the session
 	}
-	c.link.Use(ca.open, true, 0)
+	if cut {
+		// What left lately by the old address did not get far.
+		c.link.UseProvisionally(ca.open, f.started.Add(-newsDelay))
+		c.inner.Load().stack.Resume()
+	} else {
+		c.link.Use(ca.open, true, 0)
+	}
 	c.keepalive = now.Add(keepaliveEvery)
+}
+
+// cutOff tells whether packets can certainly not leave by a carrier any more.
+func (c *Client) cutOff(id mobility.CarrierID) bool {
+	ca := c.carriers[id]
+	if ca == nil {
+		return true // it has ended
+	}
+	at := ca.desc.Source.Addr()
+	return c.c.HasAddress != nil && at.IsValid() && !c.c.HasAddress(at.Unmap())
 }
 
 // tellAddress lets the gateway know where we are now, by MOBIKE. A gateway
@@ -246,7 +269,10 @@ func (c *Client) foreignLost(now time.Time, id mobility.CarrierID) {
 	f := c.foreign
 	switch id {
 	case f.next:
-		f.next, f.retryAt = 0, now.Add(retryAfter)
+		// In the middle of a change an address may be gone that was just there,
+		// or not be there yet.
+		f.failed = min(max(2*f.failed, minRetry), retryAfter)
+		f.next, f.retryAt = 0, now.Add(f.failed)
 	case f.current:
 		c.link.Use(nil, false, 0)
 		if f.next == 0 {
