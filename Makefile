@@ -2,6 +2,7 @@
 # make test    every check there is; says what it had to skip
 # make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
 # make interop tests against strongSwan
+# make interop6 tests ML-KEM against strongSwan 6, which it unpacks into a folder
 # make scenarios  a thousand random scenarios of moves; COUNT=n plays n, SEED=n just one
 # make build   bin/godwit
 # make release  dist/: static binaries, Debian packages, checksums
@@ -32,13 +33,16 @@ SKIPPED := $(shell mktemp -u $${TMPDIR:-/tmp}/godwit-skipped.XXXXXX)
 step = @printf '\n=== %s\n' "$(1)"
 skip = { printf 'skipped: %s\n' "$(1)" | tee -a $(SKIPPED); [ "$(REQUIRE_ALL)" != yes ]; }
 
+# Where make interop6 keeps strongSwan 6.
+INTEROP6 ?= $(or $(TMPDIR),/tmp)/godwit-strongswan6
+
 # What make interop needs besides. charon-systemd is strongSwan's daemon; it
 # needs no systemd. Its libraries' packages come with plugins.
 INTEROP := charon-systemd:charon-systemd swanctl:strongswan-swanctl swanctl:strongswan-libcharon \
   swanctl:libcharon-extra-plugins swanctl:libcharon-extauth-plugins swanctl:libstrongswan-standard-plugins \
   swanctl:libstrongswan-extra-plugins nft:nftables ip:iproute2 tshark:tshark tcpdump:tcpdump ping:iputils-ping conntrack:conntrack
 
-.PHONY: demo test scenarios fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop fuzz-short cross summary
+.PHONY: demo test scenarios fuzz build release lint programs format vet staticcheck tidy unit virtualtime netns interop interop6 fuzz-short cross summary
 .NOTPARALLEL:
 
 demo: build
@@ -136,6 +140,13 @@ interop:
 	  if [ -n "$$missing" ]; then $(call skip,the tests against strongSwan: they need strongSwan and tshark as Debian packages them); \
 	  else $(GO) test -tags netns -count=1 -timeout 20m ./lab/interop; fi; \
 	fi
+
+# strongSwan 6, which has ML-KEM, comes from Debian unstable and so is no part of
+# make test.
+interop6:
+	$(call step,tests against strongSwan 6)
+	@lab/interop/strongswan6.sh "$(INTEROP6)" && \
+	  GODWIT_STRONGSWAN6="$(INTEROP6)/run" $(GO) test -tags netns,strongswan6 -count=1 -timeout 10m -run TestPostQuantum ./lab/interop
 
 # Lists fuzz targets as "package target". In the output of go test -list, the
 # names of a package come before its "ok" line.

@@ -145,9 +145,10 @@ func (c *client) DialContext(ctx context.Context, network, address string) (net.
 
 // status is the part of godwit status --json that the tests look at.
 type status struct {
-	State string   `json:"state"`
-	Inner []string `json:"inner"`
-	Path  struct {
+	KeyExchange string   `json:"key_exchange"`
+	State       string   `json:"state"`
+	Inner       []string `json:"inner"`
+	Path        struct {
 		Local  string  `json:"local"`
 		Remote string  `json:"remote"`
 		RTT    float64 `json:"rtt_ms"`

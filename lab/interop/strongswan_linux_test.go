@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +44,7 @@ type strongSwan struct {
 	connection    string            // more lines of the connection
 	child         string            // more lines of its child
 	charon        string            // more lines of the section charon
+	runner        []string          // what runs charon, if it is not the one installed
 	pools         string            // names and lines of the section pools, in place of an IPv4 one
 	text          string            // swanctl.conf as it stands, in place of all above
 }
@@ -54,12 +56,14 @@ type charon struct {
 	host   *netns.Host
 	access *netns.Access // its network; set where a test needs it
 	dir    string
+
+	runner []string // as strongSwan.runner
 }
 
 // startCharon runs strongSwan in a namespace, with folders of its own.
 func startCharon(t *testing.T, h *netns.Host, s strongSwan) *charon {
 	t.Helper()
-	c := &charon{t: t, host: h, dir: t.TempDir()}
+	c := &charon{t: t, host: h, dir: t.TempDir(), runner: s.runner}
 	for _, key := range []string{"net.ipv4.conf.all.rp_filter", "net.ipv4.conf.default.rp_filter"} {
 		h.Sysctl(key, "0") // or what comes out of the tunnel's device is dropped
 	}
@@ -89,7 +93,7 @@ func (c *charon) restart() {
 
 func (c *charon) start() {
 	c.t.Helper()
-	c.Process = c.host.Start("env", c.env("charon-systemd")...)
+	c.Process = c.host.Start("env", c.env(append(slices.Clone(c.runner), "charon-systemd")...)...)
 	ctx := within(c.t, time.Minute)
 	for {
 		if _, err := os.Stat(c.socket()); err == nil {
@@ -114,12 +118,12 @@ func (c *charon) start() {
 
 func (c *charon) socket() string { return filepath.Join(c.dir, "vici") }
 
-func (c *charon) env(program string, args ...string) []string {
+// env gives the arguments of env that run a program with this charon's settings.
+func (c *charon) env(program ...string) []string {
 	return append([]string{
 		"STRONGSWAN_CONF=" + filepath.Join(c.dir, "strongswan.conf"),
 		"SWANCTL_DIR=" + filepath.Join(c.dir, "swanctl"),
-		program,
-	}, args...)
+	}, program...)
 }
 
 func (c *charon) write(name, text string) {
@@ -147,7 +151,7 @@ func (c *charon) swanctl(args ...string) string {
 	c.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	cmd := c.host.Command("env", c.env("swanctl", append(args, "--uri", "unix://"+c.socket())...)...)
+	cmd := c.host.Command("env", c.env(append([]string{"swanctl"}, append(args, "--uri", "unix://"+c.socket())...)...)...)
 	cmd = exec.CommandContext(ctx, cmd.Path, cmd.Args[1:]...)
 	out, _ := cmd.CombinedOutput() // a refusal is what some tests want
 	return string(out)
