@@ -342,10 +342,20 @@ func (s *stealthy) testTCP(t *testing.T, r *recorder) {
 	if kinds["IKET"] < 2 || kinds["GET "] < 2 {
 		t.Fatalf("first flights recorded: %v", kinds)
 	}
+	var took, plainTook []time.Duration
 	for name, b := range probes {
-		if got, want := exchange(t, s.at, b), exchange(t, at, b); got != want {
+		begin := time.Now()
+		got := exchange(t, s.at, b)
+		middle := time.Now()
+		want := exchange(t, at, b)
+		took, plainTook = append(took, middle.Sub(begin)), append(plainTook, time.Since(middle))
+		if got != want {
 			t.Errorf("%s is answered with %q, by a plain server with %q", name, got, want)
 		}
+	}
+	for who, d := range map[string][]time.Duration{"this server": took, "a plain server": plainTook} {
+		slices.Sort(d)
+		t.Logf("%s ends %d connections after %v at least, %v in the middle, %v at most", who, len(d), d[0], d[len(d)/2], d[len(d)-1])
 	}
 	msg := s.first(t, knock.NewKey(s.key, secretPath).Mark)
 	c, err := net.Dial("tcp", s.at.String())

@@ -19,6 +19,7 @@ import (
 type Conn struct {
 	net.Conn
 	seen   []byte // nil when they have been read
+	kind   kind
 	begin  time.Time
 	waited time.Duration
 
@@ -31,9 +32,8 @@ type Conn struct {
 	shown   [sha256.Size]byte // of the certificate
 }
 
-// Read gives the known bytes first, and with them what has come since, as if they
-// had not been read apart. It waits for that only where the known ones are of no use
-// alone, which is before the first end of a line; TLS needs more than one byte, too.
+// Read gives the known bytes first. Those that are of no use alone come with what
+// has come since, as if they had not been read apart.
 func (c *Conn) Read(b []byte) (int, error) {
 	if len(c.seen) == 0 {
 		return c.Conn.Read(b)
@@ -43,11 +43,22 @@ func (c *Conn) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	c.seen = nil
-	if n == len(b) || bytes.IndexByte(b[:n], '\n') >= 0 {
+	if n == len(b) || !c.kind.needsMore(b[:n]) {
 		return n, nil
 	}
 	more, _ := c.Conn.Read(b[n:]) // it fails again
 	return n + more, nil
+}
+
+// needsMore tells whether nothing can come of what was read without more.
+func (k kind) needsMore(b []byte) bool {
+	switch k {
+	case kindTLS:
+		return len(b) < 5 // the header of a record, RFC 8446, Section 5.1
+	case kindHTTP:
+		return bytes.IndexByte(b, '\n') < 0
+	}
+	return false
 }
 
 // Write implements net.Conn.

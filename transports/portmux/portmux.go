@@ -144,6 +144,7 @@ func (m *Mux) visit(conn net.Conn, e *list.Element) {
 		conn.Close()
 		return
 	}
+	c.kind = kind
 	var out net.Conn = c
 	to := m.http
 	switch kind {
@@ -185,6 +186,7 @@ func (m *Mux) Web(conn net.Conn, seen []byte) {
 		conn.Close()
 		return
 	}
+	c.kind = kindHTTP
 	c.seen = append(bytes.Clone(seen), c.seen...)
 	c.waited = time.Since(c.begin)
 	if c.Conn.SetDeadline(time.Time{}) != nil || !m.http.give(c) {

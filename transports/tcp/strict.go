@@ -56,9 +56,11 @@ func prove(conn net.Conn, c *stream.Carrier, plausible func([]byte) bool) (seen,
 			buf = append(make([]byte, 0, min(2*cap(buf), maxProof)), buf...)
 		}
 		n, err := conn.Read(buf[len(buf):cap(buf)])
-		first := len(buf) == 0
+		first := len(buf) <= len(Prefix)
 		buf = buf[:len(buf)+n]
 		switch {
+		case first && err == nil && len(buf) <= len(Prefix) && string(buf) == Prefix[:len(buf)]:
+			continue // a web server would wait, too
 		case first && !(len(buf) > len(Prefix)+lengthSize && string(buf[:len(Prefix)]) == Prefix && plausible(buf[len(Prefix)+lengthSize:])):
 			// A web server would not wait for more, or waits for as long as it waits.
 			return buf, nil, errStranger
