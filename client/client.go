@@ -48,6 +48,7 @@ type Client struct {
 	ready   chan struct{} // closed when inner is set for the first time
 	pool    *warm.Pool    // connections to the service inside the tunnel
 	reached reached
+	early   atomic.Value // the EarlyData in force
 
 	ikeSent, ikeReceived atomic.Uint64
 
@@ -119,12 +120,11 @@ func New(c Config) (*Client, error) {
 	if c.Places == nil {
 		c.Places = places.Open("", c.Logger)
 	}
-	switch c.EarlyData {
-	case "":
+	if c.EarlyData == "" {
 		c.EarlyData = EarlyKnown
-	case EarlyKnown, EarlyAlways, EarlyNever:
-	default:
-		return nil, fmt.Errorf("early data %q: it must be known, always or never", c.EarlyData)
+	}
+	if err := c.EarlyData.check(); err != nil {
+		return nil, err
 	}
 	if c.Spare == 0 {
 		c.Spare = warm.DefaultSpare
@@ -141,6 +141,7 @@ func New(c Config) (*Client, error) {
 		carriers: make(map[mobility.CarrierID]*carrier),
 		children: make(map[uint32]*ike.Session),
 	}
+	cl.early.Store(c.EarlyData)
 	cl.pool = warm.New(c.Spare, cl.dialService)
 	if a, err := netip.ParseAddr(host); err == nil {
 		cl.remotes = []netip.Addr{a}

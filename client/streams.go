@@ -55,7 +55,7 @@ func (c *Client) Dial(ctx context.Context, network, address string) (net.Conn, e
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", address, err)
 	}
-	if c.c.EarlyData == EarlyAlways || c.c.EarlyData == EarlyKnown && c.reached.lately(address) {
+	if c.mayBeEarly(address) {
 		early, err := socks.Begin(conn, address, func(err error) { c.reached.learn(address, err) })
 		if err != nil {
 			conn.Close()

@@ -24,6 +24,11 @@ type ClientDir struct {
 	read   *table // the settings, as they were read
 }
 
+// Apply takes note that keys of next are in force, for Changed.
+func (d *ClientDir) Apply(next *ClientDir, keys []string) {
+	d.read.apply(next.read, keys)
+}
+
 // Where tells where a key is set, for errors: the file and the line, a variable
 // or a flag.
 func (d *ClientDir) Where(key string) string { return d.read.where(key) }

@@ -198,3 +198,14 @@ func changed(before, after map[string]string) []string {
 	slices.Sort(keys)
 	return keys
 }
+
+// apply has t say for keys what next says.
+func (t *table) apply(next *table, keys []string) {
+	for _, k := range keys {
+		if v, ok := next.raw[k]; ok {
+			t.raw[k] = v
+		} else {
+			delete(t.raw, k)
+		}
+	}
+}

@@ -21,6 +21,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -52,6 +53,7 @@ type ServerDir struct {
 
 	path string
 	read *table // the settings, as they were read
+	now  atomic.Pointer[Server]
 
 	// scanning lets one goroutine at a time read the folder; mu guards the
 	// rest and is never held while files are read.
@@ -65,12 +67,23 @@ type ServerDir struct {
 // Path is the folder's.
 func (d *ServerDir) Path() string { return d.path }
 
+// Apply takes note that keys of next are in force, for Changed. From now on Now gives what
+// next says.
+func (d *ServerDir) Apply(next *ServerDir, keys []string) {
+	d.read.apply(next.read, keys)
+	d.now.Store(&next.Config)
+}
+
 // Where tells where a key is set, for errors: the file and the line, a variable
 // or a flag.
 func (d *ServerDir) Where(key string) string { return d.read.where(key) }
 
 // Changed names the keys that say something else in next, in order.
 func (d *ServerDir) Changed(next *ServerDir) []string { return changed(d.read.raw, next.read.raw) }
+
+// Now gives the settings as they were last read. They hold for what can change
+// while the server runs, and Config for everything else.
+func (d *ServerDir) Now() *Server { return d.now.Load() }
 
 // CertHash is the SHA-256 of the certificate in DER, which clients pin. It is zero
 // where they are to ask the Web PKI.
@@ -148,6 +161,7 @@ func LoadServer(dir string, over ...Override) (*ServerDir, error) {
 		return nil, err
 	}
 	d := &ServerDir{Config: *s, path: dir, read: t, joined: map[string]bool{}}
+	d.now.Store(&d.Config)
 	if d.Key, err = readKey(filepath.Join(dir, serverKey)); err != nil {
 		return nil, err
 	}

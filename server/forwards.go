@@ -122,6 +122,14 @@ func (s *Server) serveForwards(serve func(func() error)) (stop func(), err error
 	return stop, nil
 }
 
+// Recheck asks AllowPort again about the ports that clients have, and closes
+// those that are not allowed any more.
+func (s *Server) Recheck() {
+	if f := s.forwards.Load(); f != nil {
+		f.Recheck()
+	}
+}
+
 // release closes a client's ports.
 func (s *Server) release(user string, streams bool) {
 	if f := s.forwards.Load(); f != nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -56,12 +57,13 @@ type Config struct {
 
 // A Set is the ports of some rules.
 type Set struct {
-	c         Config
-	ctx       context.Context
-	stop      context.CancelFunc
-	listeners []net.Listener
-	sockets   []net.PacketConn
-	wg        sync.WaitGroup
+	c    Config
+	ctx  context.Context
+	stop context.CancelFunc
+	wg   sync.WaitGroup
+
+	mu   sync.Mutex
+	open map[Rule]io.Closer
 }
 
 // Listen binds all ports and serves them until Close. The error names the rule
@@ -70,40 +72,70 @@ func Listen(c Config) (*Set, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Set{c: c}
+	s := &Set{c: c, open: map[Rule]io.Closer{}}
 	s.ctx, s.stop = context.WithCancel(context.Background())
-	for _, r := range c.Rules {
-		var err error
-		if r.Network == "udp" {
-			var pc net.PacketConn
-			if pc, err = net.ListenPacket("udp", r.Listen.String()); err == nil {
-				s.sockets = append(s.sockets, pc)
-				s.wg.Go(func() { s.datagrams(pc, r) })
-			}
-		} else {
-			var ln net.Listener
-			if ln, err = net.Listen("tcp", r.Listen.String()); err == nil {
-				s.listeners = append(s.listeners, ln)
-				s.wg.Go(func() { s.streams(ln, r) })
-			}
-		}
-		if err != nil {
-			s.Close()
-			return nil, fmt.Errorf("forward %s: %w", r, err)
-		}
+	if err := s.Update(c.Rules); err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+// Update has other rules from now on. Ports of rules that stay are not touched,
+// and streams that are open go on. If a port cannot be had nothing changes, and
+// the error names its rule.
+func (s *Set) Update(rules []Rule) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := map[Rule]io.Closer{}
+	var fresh []func()
+	for _, r := range rules {
+		if c := s.open[r]; c != nil {
+			next[r] = c
+			continue
+		}
+		serve, c, err := s.listen(r)
+		if err != nil {
+			for r, c := range next {
+				if s.open[r] == nil {
+					_ = c.Close()
+				}
+			}
+			return fmt.Errorf("forward %s: %w", r, err)
+		}
+		next[r] = c
+		fresh = append(fresh, serve)
+	}
+	for r, c := range s.open {
+		if next[r] == nil {
+			_ = c.Close()
+		}
+	}
+	s.open = next
+	for _, serve := range fresh {
+		s.wg.Go(serve)
+	}
+	return nil
+}
+
+// listen binds the port of a rule.
+func (s *Set) listen(r Rule) (serve func(), c io.Closer, err error) {
+	if r.Network == "udp" {
+		pc, err := net.ListenPacket("udp", r.Listen.String())
+		return func() { s.datagrams(pc, r) }, pc, err
+	}
+	ln, err := net.Listen("tcp", r.Listen.String())
+	return func() { s.streams(ln, r) }, ln, err
 }
 
 // Close ends the ports and what goes through them, and waits for that.
 func (s *Set) Close() {
 	s.stop()
-	for _, ln := range s.listeners {
-		_ = ln.Close()
+	s.mu.Lock()
+	for _, c := range s.open {
+		_ = c.Close()
 	}
-	for _, pc := range s.sockets {
-		_ = pc.Close()
-	}
+	s.mu.Unlock()
 	s.wg.Wait()
 }
 

@@ -57,7 +57,7 @@ func TestStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	c, err := net.Dial("tcp", s.listeners[0].Addr().String())
+	c, err := net.Dial("tcp", s.at(t, 0).String())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestStreams(t *testing.T) {
 	if got := <-asked; got != "git.example.org:22" {
 		t.Errorf("asked for %q", got)
 	}
-	dead, err := net.Dial("tcp", s.listeners[1].Addr().String())
+	dead, err := net.Dial("tcp", s.at(t, 1).String())
 	if err == nil { // the reset may be as fast as the connection
 		defer dead.Close()
 		_ = dead.SetDeadline(time.Now().Add(20 * time.Second))
@@ -83,7 +83,7 @@ func TestStreams(t *testing.T) {
 		t.Errorf("a target that is not there: %v, want a reset", err)
 	}
 	// The port is in use now, and the error says which rule it is about.
-	taken := netip.MustParseAddrPort(s.listeners[0].Addr().String())
+	taken := netip.MustParseAddrPort(s.at(t, 0).String())
 	if _, err := Listen(Config{Rules: []Rule{{"tcp", taken, "a:1"}}}); err == nil || !strings.Contains(err.Error(), "a:1") {
 		t.Errorf("a port in use: %v", err)
 	}
@@ -118,7 +118,7 @@ func TestDatagrams(t *testing.T) {
 	}
 	defer s.Close()
 	for _, question := range []string{"first", "second"} {
-		c, err := net.Dial("udp", s.sockets[0].LocalAddr().String())
+		c, err := net.Dial("udp", s.at(t, 0).String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -134,4 +134,67 @@ func TestDatagrams(t *testing.T) {
 			}
 		}
 	}
+}
+
+// at is where the port of a rule is.
+func (s *Set) at(t *testing.T, rule int) net.Addr {
+	t.Helper()
+	switch c := s.open[s.c.Rules[rule]].(type) {
+	case net.Listener:
+		return c.Addr()
+	case net.PacketConn:
+		return c.LocalAddr()
+	}
+	t.Fatalf("rule %d has no port", rule)
+	return nil
+}
+
+// Other rules leave the ports of those that stay, and open streams, alone.
+func TestUpdate(t *testing.T) {
+	dial := func(_ context.Context, _, address string) (net.Conn, error) {
+		a, b := net.Pipe()
+		go func() { _, _ = io.Copy(b, io.MultiReader(strings.NewReader(address), b)); _ = b.Close() }()
+		return a, nil
+	}
+	stay, go1, come := must(t, "tcp 127.0.0.1:0 stay:1"), must(t, "tcp 127.0.0.1:0 go:1"), must(t, "udp 127.0.0.1:0 come:1")
+	s, err := Listen(Config{Rules: []Rule{stay, go1, come}[:2], Dial: dial})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	at, gone := s.at(t, 0), s.at(t, 1)
+	c, err := net.Dial("tcp", gone.String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	want := func(c net.Conn, text string) {
+		t.Helper()
+		b := make([]byte, len(text))
+		if _, err := io.ReadFull(c, b); err != nil || string(b) != text {
+			t.Errorf("got %q, %v, want %q", b, err, text)
+		}
+	}
+	want(c, "go:1")
+	taken := must(t, "tcp "+at.String()+" taken:1")
+	if err := s.Update([]Rule{stay, come, taken}); err == nil || !strings.Contains(err.Error(), taken.String()) {
+		t.Errorf("a port in use: %v", err)
+	}
+	if s.at(t, 1).String() != gone.String() || s.open[come] != nil {
+		t.Error("a failure has changed something")
+	}
+	if err := s.Update([]Rule{come, stay}); err != nil {
+		t.Fatal(err)
+	}
+	if s.at(t, 0).String() != at.String() || s.open[come] == nil {
+		t.Error("the port that stays has changed, or that which comes is not there")
+	}
+	if other, err := net.Dial("tcp", gone.String()); err == nil {
+		other.Close()
+		t.Error("the port that goes is there")
+	}
+	if _, err := c.Write([]byte("still")); err != nil {
+		t.Fatal(err)
+	}
+	want(c, "still")
 }

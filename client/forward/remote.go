@@ -108,6 +108,10 @@ type Remote struct {
 	ctx  context.Context
 	stop context.CancelFunc
 	wg   sync.WaitGroup
+
+	mu      sync.Mutex
+	rules   []RemoteRule
+	changed chan struct{} // closed when rules are others than run goes by
 }
 
 // StartRemote asks the server for ports until Close, also after it has lost
@@ -119,12 +123,20 @@ func StartRemote(c RemoteConfig) *Remote {
 	if c.Dial == nil {
 		c.Dial = (&net.Dialer{}).DialContext
 	}
-	r := &Remote{c: c, log: c.Logger}
+	r := &Remote{c: c, log: c.Logger, rules: c.Rules, changed: make(chan struct{})}
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	if len(c.Rules) > 0 {
-		r.wg.Go(r.run)
-	}
+	r.wg.Go(r.run)
 	return r
+}
+
+// Update has other rules from now on: the ports are asked for anew. Streams that
+// are open go on.
+func (r *Remote) Update(rules []RemoteRule) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rules = rules
+	close(r.changed)
+	r.changed = make(chan struct{})
 }
 
 // Close gives the ports back, ends what goes through them, and waits for that.
@@ -136,9 +148,25 @@ func (r *Remote) Close() {
 func (r *Remote) run() {
 	pause := shortestPause
 	for {
-		answered, err := r.ask()
+		r.mu.Lock()
+		rules, changed := r.rules, r.changed
+		r.mu.Unlock()
+		if len(rules) == 0 {
+			select {
+			case <-changed:
+				continue
+			case <-r.ctx.Done():
+				return
+			}
+		}
+		answered, err := r.ask(rules, changed)
 		if r.ctx.Err() != nil {
 			return
+		}
+		select {
+		case <-changed:
+			continue
+		default:
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
 			r.log.LogAttrs(r.ctx, slog.LevelWarn, "no ports of the server: it is not godwit", slog.Any("err", err))
@@ -150,6 +178,7 @@ func (r *Remote) run() {
 		r.log.LogAttrs(r.ctx, slog.LevelDebug, "ports of the server are lost; asking again", slog.Duration("in", pause), slog.Any("err", err))
 		select {
 		case <-time.After(pause):
+		case <-changed:
 		case <-r.ctx.Done():
 			return
 		}
@@ -160,6 +189,7 @@ func (r *Remote) run() {
 // A session is one stream by which ports are asked for.
 type session struct {
 	r      *Remote
+	rules  []RemoteRule
 	conn   net.Conn
 	mu     sync.Mutex // of writes
 	closed []func() error
@@ -167,21 +197,30 @@ type session struct {
 	status map[uint16]portmsg.Status
 }
 
-// ask asks for all ports and keeps them until the stream breaks. answered tells
-// whether the service said anything.
-func (r *Remote) ask() (answered bool, err error) {
-	inside, err := r.c.Open(r.ctx)
+// ask asks for all ports and keeps them until the stream breaks or the rules
+// have changed. answered tells whether the service said anything.
+func (r *Remote) ask(rules []RemoteRule, changed <-chan struct{}) (answered bool, err error) {
+	ctx, cancel := context.WithCancel(r.ctx)
+	defer cancel()
+	r.wg.Go(func() {
+		select {
+		case <-changed:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	inside, err := r.c.Open(ctx)
 	if err != nil {
 		return false, err
 	}
-	conn, err := inside.Control(r.ctx)
+	conn, err := inside.Control(ctx)
 	if err != nil {
 		return false, fmt.Errorf("reach the server's service for ports: %w", err)
 	}
-	s := &session{r: r, conn: conn, status: map[uint16]portmsg.Status{}}
+	s := &session{r: r, rules: rules, conn: conn, status: map[uint16]portmsg.Status{}}
 	defer s.close()
-	defer context.AfterFunc(r.ctx, func() { _ = conn.Close() })()
-	for id, rule := range r.c.Rules {
+	defer context.AfterFunc(ctx, func() { _ = conn.Close() })()
+	for id, rule := range rules {
 		to, err := s.listen(inside, rule)
 		if err != nil {
 			return false, fmt.Errorf("listen inside the tunnel: %w", err)
@@ -217,7 +256,7 @@ func (s *session) take(reply *portmsg.Reply) {
 	if known && before == reply.Status {
 		return
 	}
-	rule := slog.String("forward", s.r.c.Rules[reply.ID].String())
+	rule := slog.String("forward", s.rules[reply.ID].String())
 	if reply.Status == portmsg.OK {
 		s.r.log.LogAttrs(s.r.ctx, slog.LevelInfo, "port of the server is open", rule)
 		return

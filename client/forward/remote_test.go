@@ -102,3 +102,36 @@ func TestRemoteTellsAndAsksAgain(t *testing.T) {
 		t.Errorf("the log says\n%s", text)
 	}
 }
+
+// Other rules are asked for at once.
+func TestRemoteUpdate(t *testing.T) {
+	controls := make(chan net.Conn)
+	first, _ := ParseRemote("tcp [::]:8080 127.0.0.1:1")
+	second, _ := ParseRemote("udp inner:53 127.0.0.1:1")
+	r := StartRemote(RemoteConfig{
+		Open: func(ctx context.Context) (Inside, error) {
+			here, there := net.Pipe()
+			select {
+			case controls <- there:
+				return loopbackInside{here}, nil
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		},
+	})
+	defer r.Close()
+	for _, rules := range [][]RemoteRule{{first}, {second}, {first, second}} {
+		r.Update(rules)
+		c := <-controls
+		for _, want := range rules {
+			m, err := portmsg.Read(c)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if q, ok := m.(*portmsg.Request); !ok || q.Port != want.At.Port() || q.Network != want.Network {
+				t.Fatalf("asked %+v for %v", m, want)
+			}
+		}
+	}
+	r.Update(nil)
+}

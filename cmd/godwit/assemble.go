@@ -67,7 +67,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 			return user(d.Enrol(key, proof, time.Now()))
 		},
 		AllowPort: func(user, network string, at netip.AddrPort) bool {
-			return config.AllowsPort(d.Config.AllowForward, user, network, at)
+			return config.AllowsPort(d.Now().AllowForward, user, network, at)
 		},
 	}
 }
@@ -169,7 +169,7 @@ func guest(r *config.ClientRecord) *server.User {
 
 // egressPolicy is what clients may reach.
 func egressPolicy(d *config.ServerDir) egress.Policy {
-	return egress.Policy{Allow: d.Config.Allow, Own: egress.HostAddresses}
+	return egress.Policy{Also: func() []netip.Prefix { return d.Now().Allow }, Own: egress.HostAddresses}
 }
 
 // clientConfig turns a client's folder into what package client takes.

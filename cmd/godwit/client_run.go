@@ -53,8 +53,11 @@ func newClientRun() *cobra.Command {
 		if err != nil {
 			return flagError(cmd, err)
 		}
-		logger := newLogger(cmd, d.Config.LogLevel)
-		return runClient(cmd, d, logger, func(c *client.Config) error {
+		level := new(slog.LevelVar)
+		level.Set(d.Config.LogLevel)
+		logger := newLogger(cmd, level)
+		live := &liveClient{d: d, logger: logger, level: level, load: func() (*config.ClientDir, error) { return loadClient(dir, settings()...) }}
+		return runClient(cmd, live, func(c *client.Config) error {
 			c.IKELifetime, c.ChildLifetime = *ikeLife, *childLife
 			c.KeyLog, err = openKeyLog(*keys, logger)
 			return err
@@ -65,7 +68,8 @@ func newClientRun() *cobra.Command {
 
 // runClient runs a client with its proxy and its control socket; adjust does
 // what flags say.
-func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adjust func(*client.Config) error) (err error) {
+func runClient(cmd *cobra.Command, live *liveClient, adjust func(*client.Config) error) (err error) {
+	d, logger := live.d, live.logger
 	ctx, cancel := context.WithCancel(cmd.Context())
 	defer cancel()
 
@@ -124,7 +128,11 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(shown), Logger: logger})
 	results := make(chan error, 2)
 	running := 2
-	go func() { results <- ended("the proxy", ln.Addr(), proxy.Serve(ln)) }()
+	ports := &proxies{server: proxy, ended: results}
+	ports.serve(ln)
+	live.client, live.forwards, live.remote, live.proxies = c, forwards, remote, ports
+	hangup, stopHangups := hangups()
+	defer stopHangups()
 	go func() { results <- clientEnded(c.Run(ctx), d.Config.Server) }()
 	// The client says goodbye to the server before this returns.
 	defer func() {
@@ -147,7 +155,7 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 			if err := whole.take(d); err != nil {
 				return err
 			}
-			fmt.Fprintln(cmd.OutOrStdout(), readyLine(c.Status(), ln.Addr()))
+			fmt.Fprintln(cmd.OutOrStdout(), readyLine(c.Status(), ports.current.Addr()))
 		case <-again.C:
 			fmt.Fprintln(cmd.ErrOrStderr(), "godwit: "+notYet(c.Status(), d.Config.Server))
 			wait = min(2*wait, longestPatience)
@@ -155,6 +163,8 @@ func runClient(cmd *cobra.Command, d *config.ClientDir, logger *slog.Logger, adj
 		case err := <-results:
 			running--
 			return err
+		case <-hangup:
+			live.reload(ctx)
 		case err := <-whole.failed():
 			return machineError(d, err)
 		case <-ctx.Done():

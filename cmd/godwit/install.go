@@ -52,6 +52,7 @@ ConditionPathExists={{.Settings}}
 
 [Service]
 ExecStart={{quote .Binary}} {{.Role}} run{{if .Dir}} --dir {{quote .Dir}}{{end}}
+ExecReload=/bin/kill -HUP $MAINPID
 {{- if and .Tun (not .KeepClosed)}}
 ExecStopPost=-{{quote .Binary}} client cleanup --dir {{quote .Dir}}
 {{- end}}

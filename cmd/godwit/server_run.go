@@ -34,7 +34,9 @@ func newServerRun() *cobra.Command {
 		if err != nil {
 			return flagError(cmd, err)
 		}
-		logger := newLogger(cmd, d.Config.LogLevel)
+		level := new(slog.LevelVar)
+		level.Set(d.Config.LogLevel)
+		logger := newLogger(cmd, level)
 		d.Logger = logger
 		sc := serverConfig(d, logger)
 		policy := egressPolicy(d)
@@ -67,6 +69,21 @@ func newServerRun() *cobra.Command {
 		}
 		fmt.Fprintf(cmd.OutOrStdout(), "godwit server ready on %s (%s), clients dial %s\n",
 			s.Addr(), strings.Join(d.Config.Encapsulations, ", "), d.Config.Endpoint)
+		live := &liveServer{d: d, logger: logger, level: level, recheck: s.Recheck, load: func() (*config.ServerDir, error) { return loadServer(dir, settings()...) }}
+		hangup, stopHangups := hangups()
+		reloaded := make(chan struct{})
+		defer func() { cancel(); stopHangups(); <-reloaded }()
+		go func() {
+			defer close(reloaded)
+			for {
+				select {
+				case <-hangup:
+					live.reload()
+				case <-ctx.Done():
+					return
+				}
+			}
+		}()
 		if err := s.Run(ctx); err != nil {
 			return &config.Error{What: "the server ended: " + lastCause(err), Where: s.Addr().String(), Do: "see the log above and start it again", Err: err}
 		}

@@ -20,6 +20,9 @@ type Policy struct {
 	// Allow opens ranges that are denied otherwise. An IPv4 range opens its
 	// addresses in IPv6 clothes (mapped, NAT64, 6to4) too.
 	Allow []netip.Prefix
+	// Also gives more such ranges, which may change. It is called at each check
+	// and may be nil.
+	Also func() []netip.Prefix
 	// Own gives the server's own addresses, which are denied as loopback is;
 	// HostAddresses does for most. It is called at each check and may be nil.
 	Own func() []netip.Addr
@@ -114,7 +117,12 @@ func (p Policy) Check(addr netip.Addr) error {
 }
 
 func (p Policy) allows(a netip.Addr) bool {
-	for _, r := range p.Allow {
+	return opens(p.Allow, a) || p.Also != nil && opens(p.Also(), a)
+}
+
+// opens tells whether one of ranges holds a.
+func opens(ranges []netip.Prefix, a netip.Addr) bool {
+	for _, r := range ranges {
 		if r.Addr().Is4In6() && r.Bits() >= 96 {
 			r = netip.PrefixFrom(r.Addr().Unmap(), r.Bits()-96)
 		}

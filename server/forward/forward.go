@@ -166,6 +166,18 @@ func (s *Service) Release(name string, streams bool) {
 	}
 }
 
+// Recheck closes the ports that are not allowed any more; what goes through them
+// goes on.
+func (s *Service) Recheck() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for at, p := range s.ports {
+		if !s.c.Allow(p.owner.user.name, at.network, at.at) {
+			s.closePort(p)
+		}
+	}
+}
+
 // release closes a client's ports and the streams by which it asked, so that it
 // knows. s.mu is held.
 func (s *Service) release(u *user) {
@@ -177,16 +189,21 @@ func (s *Service) release(u *user) {
 
 // closePorts closes the ports of a session. s.mu is held.
 func (s *Service) closePorts(one *session) {
-	for at, p := range s.ports {
+	for _, p := range s.ports {
 		if p.owner == one {
-			delete(s.ports, at)
-			one.user.ports--
-			for _, c := range p.close {
-				_ = c()
-			}
-			s.log.LogAttrs(s.ctx, slog.LevelInfo, "port closed", slog.String("user", one.user.name), slog.String("port", at.String()))
+			s.closePort(p)
 		}
 	}
+}
+
+// closePort closes a port. s.mu is held.
+func (s *Service) closePort(p *port) {
+	delete(s.ports, p.place)
+	p.owner.user.ports--
+	for _, c := range p.close {
+		_ = c()
+	}
+	s.log.LogAttrs(s.ctx, slog.LevelInfo, "port closed", slog.String("user", p.owner.user.name), slog.String("port", p.String()))
 }
 
 // enter gives the user of a new session.
