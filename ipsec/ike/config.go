@@ -46,10 +46,12 @@ const (
 
 // Bounds of what one peer may make us keep.
 const (
-	maxChildren = 16   // Child SAs of a Session
-	maxIKESAs   = 8    // IKE SAs of a Session, those that are going away included
-	maxRestarts = 8    // of IKE_SA_INIT, by COOKIE and INVALID_KE_PAYLOAD
-	maxInit     = 8192 // bytes of an IKE_SA_INIT request, which is kept for AUTH
+	maxChildren = 16 // Child SAs of a Session
+	maxIKESAs   = 8  // IKE SAs of a Session, those that are going away included
+	maxRestarts = 8  // of IKE_SA_INIT, by COOKIE and INVALID_KE_PAYLOAD
+	// maxLoginsOfPlace bounds logins under way from one place, see place.
+	maxLoginsOfPlace = 32
+	maxInit          = 8192 // bytes of an IKE_SA_INIT request, which is kept for AUTH
 )
 
 // nonceLen is the length of our nonces: at least half the key size of every

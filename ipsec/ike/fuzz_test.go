@@ -226,6 +226,15 @@ func FuzzSession(f *testing.F) {
 			for _, s := range p.r.bySPI {
 				check(t, s)
 			}
+			logins := 0
+			for _, s := range p.r.byInit {
+				if s.loggingIn {
+					logins++
+				}
+			}
+			if logins != p.r.logins[place(source.Addr())] {
+				t.Fatalf("%d logins, counted as %v", logins, p.r.logins)
+			}
 			if p.r.halfOpen < 0 || p.r.halfOpen > len(p.r.byInit) {
 				t.Fatalf("%d half-open of %d", p.r.halfOpen, len(p.r.byInit))
 			}

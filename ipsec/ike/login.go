@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"time"
 
@@ -71,6 +72,9 @@ func (s *Session) offerLogin(now time.Time, sa *ikeSA, id *message.ID, ps []mess
 	l := s.resp.c.Logins
 	idr := l.Local.payload(true)
 	s.remote = identity(id)
+	if !s.resp.loginBegins(s) {
+		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: too many logins under way", id.Data))
+	}
 	proof, err := s.certificateProof(s.signedOctets(sa, false, idr))
 	if err != nil {
 		return s.fatal(now, refuse(message.AuthenticationFailed, "%q: %w", id.Data, err))
@@ -80,6 +84,37 @@ func (s *Session) offerLogin(now time.Time, sa *ikeSA, id *message.ID, ps []mess
 	s.expire = now.Add(loginLifetime)
 	reply := append([]message.Payload{idr}, proof...)
 	return append(reply, &message.EAP{Message: s.login.server.Start()}), nil
+}
+
+// loginBegins counts a login; false means that there are too many. A signature
+// costs us much, and anybody may ask for one: logins shall not take the room of
+// peers that prove themselves at once, nor those from one place that of others.
+func (r *Responder) loginBegins(s *Session) bool {
+	at := place(r.source.Addr())
+	total := 0
+	for _, n := range r.logins {
+		total += n
+	}
+	if r.logins[at] >= maxLoginsOfPlace || total >= r.c.HalfOpenLimit/4 {
+		return false
+	}
+	if r.logins == nil {
+		r.logins = map[netip.Prefix]int{}
+	}
+	r.logins[at]++
+	s.loggingIn, s.loginFrom = true, at
+	return true
+}
+
+// loginEnds takes a login out of the count, however it went.
+func (r *Responder) loginEnds(s *Session) {
+	if !s.loggingIn {
+		return
+	}
+	s.loggingIn = false
+	if r.logins[s.loginFrom]--; r.logins[s.loginFrom] <= 0 {
+		delete(r.logins, s.loginFrom)
+	}
 }
 
 // passwordHash finds what a password is checked with. Names that nobody has, and

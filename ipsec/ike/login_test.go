@@ -238,6 +238,58 @@ func TestLoginLimits(t *testing.T) {
 	}
 }
 
+// Logins that nobody finishes take no room of others.
+func TestLoginsAreBounded(t *testing.T) {
+	kit := edKit(t)
+	p := newPair(t, kit.logins("carol", "pass of carol"), func(p *pair) { p.rc.HalfOpenLimit, p.rc.CookieThreshold = 8*maxLoginsOfPlace, 1000 })
+	begin := func(from netip.AddrPort) error {
+		t.Helper()
+		p.toR = nil
+		p.connect()
+		for range 2 {
+			p.r.Receive(p.now, p.toR[0].msg, "udp", from)
+			p.toR = nil
+			p.collect()
+			p.toInitiator()
+		}
+		if c := find[Closed](p.eventsI); len(c) > 0 {
+			p.eventsI = nil
+			return c[0].Err
+		}
+		return nil
+	}
+	other := netip.MustParseAddrPort("198.51.100.9:500")
+	for i := range maxLoginsOfPlace {
+		if err := begin(source); err != nil {
+			t.Fatalf("login %d: %v", i, err)
+		}
+	}
+	if err := begin(source); err == nil {
+		t.Error("no end of logins from one place")
+	}
+	for i := range maxLoginsOfPlace {
+		if err := begin(other); err != nil {
+			t.Fatalf("login %d from elsewhere: %v", i, err)
+		}
+	}
+	last, next := p.i, p.toR
+	if err := begin(netip.MustParseAddrPort("203.0.113.1:500")); err == nil {
+		t.Error("logins take more than a quarter of the room")
+	}
+	// Who finishes makes room, and time does.
+	p.i, p.toR = last, next
+	p.run()
+	if err := begin(other); err != nil {
+		t.Errorf("no room after one has finished: %v", err)
+	}
+	p.toR = nil
+	p.now = p.now.Add(loginLifetime + linger)
+	p.r.Advance(p.now)
+	if len(p.r.Sessions()) != 1 || len(p.r.logins) != 0 {
+		t.Errorf("left: %v", p.r.logins)
+	}
+}
+
 // silence ends what the initiator says, and tells how long the responder waits.
 func (p *pair) silence() time.Duration {
 	p.t.Helper()

@@ -28,8 +28,9 @@ type Responder struct {
 	halfOpen int                              // sessions that never were established
 	wakes    wakeHeap
 
-	source  netip.AddrPort // of the message in hand
-	guesses guesses        // of passwords
+	source  netip.AddrPort       // of the message in hand
+	guesses guesses              // of passwords
+	logins  map[netip.Prefix]int // under way, by where they come from
 }
 
 // An initKey names an IKE_SA_INIT request: the initiator's SPI and the hash of
@@ -200,6 +201,7 @@ func (r *Responder) init(now time.Time, h *message.Header, msg []byte, path Path
 
 // sessionEstablished counts a session among those that stay.
 func (r *Responder) sessionEstablished(s *Session) {
+	r.loginEnds(s)
 	r.halfOpen--
 	s.authenticated = true
 	k := s.remote.key()
@@ -210,6 +212,7 @@ func (r *Responder) sessionEstablished(s *Session) {
 }
 
 func (r *Responder) sessionClosed(s *Session) {
+	r.loginEnds(s)
 	if !s.authenticated {
 		return // it counts as half open until it is forgotten
 	}
@@ -235,6 +238,7 @@ func (i Identity) key() string { return string(append([]byte{byte(i.Type)}, i.Da
 
 // forget drops a session from all tables.
 func (r *Responder) forget(s *Session) {
+	r.loginEnds(s)
 	if !s.authenticated {
 		r.halfOpen--
 	}

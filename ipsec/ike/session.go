@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -59,6 +60,8 @@ type Session struct {
 	key           initKey
 	cookie        bool              // IKE_SA_INIT came with a good cookie
 	authenticated bool              // was established once
+	loggingIn     bool              // counts among the responder's logins,
+	loginFrom     netip.Prefix      // from here
 	initHash      [sha256.Size]byte // of the request
 	initAnswer    []byte
 }
