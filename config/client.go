@@ -61,6 +61,7 @@ func (t *table) local(c *Client) error {
 	c.Listen = t.addrPort("listen", DefaultListen)
 	c.Forward, _ = t.list("forward", "tcp 127.0.0.1:2222 git.example.org:22")
 	c.RemoteForward, _ = t.list("remote_forward", "tcp [::]:8080 127.0.0.1:3000")
+	c.Bypass, _ = t.list("bypass", "*.intranet.example.org")
 	c.EarlyData = t.oneOf("early_data", "known", "always", "never")
 	c.PostQuantum = t.postQuantum()
 	c.Tun = t.tun()

@@ -150,6 +150,9 @@ type Client struct {
 	// RemoteForward are ports of the server that lead to targets of this machine,
 	// each written as "tcp [::]:8080 127.0.0.1:3000".
 	RemoteForward []string
+	// Bypass are names, domains such as *.intranet.example.org, addresses and
+	// ranges that browsers with the automatic configuration reach without the proxy.
+	Bypass []string
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

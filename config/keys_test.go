@@ -28,6 +28,7 @@ var samples = map[string]map[string]string{
 		"proxy": "none", "early_data": "always", "post_quantum": "never", "offload": "false", "log_level": "debug",
 		"tun": "true", "kill_switch": "true", "tun_include": "192.0.2.0/24,2001:db8::/32", "tun_exclude": "192.0.2.1",
 		"tun_lan": "false", "tun_dns": "9.9.9.9", "tun_device": "tun7", "tun_mtu": "1400",
+		"bypass":         "printer.lan, *.intranet.example.org, 192.168.1.0/24",
 		"remote_forward": "tcp [::]:1 a:1, udp inner:2 b:2", "forward": "tcp 127.0.0.1:1 a:1, udp 127.0.0.1:2 b:2",
 		"gateway.server": "other.example.org:4500", "gateway.identity": "other", "gateway.local": "other@example.org",
 		"gateway.psk_file": "other.psk", "gateway.server_key": "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", "gateway.key_file": "other.key",

@@ -60,6 +60,9 @@ type Config struct {
 	// Pages answers requests that are meant for this port itself, other than
 	// that for /proxy.pac. Nil gives a short text.
 	Pages http.Handler
+	// Bypass is what /proxy.pac has browsers go to without the proxy, besides this
+	// machine itself.
+	Bypass Bypass
 
 	// With a Username applications have to give both, by RFC 1929 or as
 	// Proxy-Authorization: Basic. Each has up to 255 bytes.

@@ -216,7 +216,7 @@ func (w *web) page(rw http.ResponseWriter, r *http.Request) {
 	switch r.URL.Path {
 	case "/proxy.pac":
 		h.Set("Content-Type", "application/x-ns-proxy-autoconfig")
-		_, _ = fmt.Fprintf(rw, pac, local)
+		_, _ = io.WriteString(rw, w.s.c.Bypass.pac(local))
 	case "/":
 		h.Set("Content-Type", "text/plain; charset=utf-8")
 		_, _ = fmt.Fprintf(rw, page, local)
@@ -226,17 +226,6 @@ func (w *web) page(rw http.ResponseWriter, r *http.Request) {
 		_, _ = fmt.Fprintf(rw, page, local)
 	}
 }
-
-// pac sends everything through the proxy but this machine itself. PROXY, not
-// SOCKS5: with it every browser leaves names to the proxy. There is no
-// fallback to DIRECT, which would go around the tunnel without a word.
-const pac = `function FindProxyForURL(url, host) {
-  if (host == "localhost" || host == "::1" || host == "[::1]" || /^127\.[0-9.]+$/.test(host)) {
-    return "DIRECT";
-  }
-  return "PROXY %s";
-}
-`
 
 const page = `This is godwit's proxy port. It is not a web site.
 

@@ -74,6 +74,9 @@ func checkDir(role, path string) (string, error) {
 		if _, err := remoteRules(d); err != nil {
 			return "", err
 		}
+		if _, err := bypassOf(d); err != nil {
+			return "", err
+		}
 		return fmt.Sprintf("client %s is in order: %s of %s", path, d.Config.Name, d.Config.Server), nil
 	}
 	d, err := loadServer(dir)

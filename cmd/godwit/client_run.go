@@ -125,7 +125,11 @@ func runClient(cmd *cobra.Command, live *liveClient, adjust func(*client.Config)
 	}
 	defer remote.Close()
 
-	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(shown), Logger: logger})
+	bypass, err := bypassOf(d)
+	if err != nil {
+		return err
+	}
+	proxy := front.New(front.Config{Dial: c.Dial, Associate: c.Associate, Pages: statuspage.New(shown), Bypass: bypass, Logger: logger})
 	results := make(chan error, 2)
 	running := 2
 	ports := &proxies{server: proxy, ended: results}
@@ -184,6 +188,15 @@ func forwardRules(d *config.ClientDir) ([]forward.Rule, error) {
 		rules = append(rules, r)
 	}
 	return rules, nil
+}
+
+// bypassOf gives what browsers reach without the proxy.
+func bypassOf(d *config.ClientDir) (front.Bypass, error) {
+	b, err := front.ParseBypass(d.Config.Bypass)
+	if err != nil {
+		return b, &config.Error{What: err.Error(), Where: d.Where("bypass"), Do: `write names, "*.intranet.example.org", addresses, or ranges of IPv4`, Err: err}
+	}
+	return b, nil
 }
 
 // listenForwards opens the ports that client.toml has lead elsewhere.

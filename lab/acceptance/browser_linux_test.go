@@ -178,6 +178,20 @@ func startGallery(t *testing.T, n *netns.Network, address string) {
 	t.Cleanup(func() { server.Close(); <-done })
 }
 
+// startNear is a site at a host itself that says who asks.
+func startNear(t *testing.T, h *netns.Host, address string) string {
+	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		host, _, _ := net.SplitHostPort(r.RemoteAddr)
+		w.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(w, "<!doctype html><title>near %s</title><link rel=icon href=data:,>", host)
+	})}
+	ln := h.Listen("tcp", address)
+	done := make(chan struct{})
+	go func() { defer close(done); _ = server.Serve(ln) }()
+	t.Cleanup(func() { server.Close(); <-done })
+	return address
+}
+
 // Chromium loads a page of many objects by SOCKS5 and by the PAC file, and once
 // more while the client moves to another network: no request fails. The browser
 // sits on a desk beside the client, on a wire of its own: on the machine that
@@ -198,8 +212,11 @@ func TestBrowser(t *testing.T) {
 				netns.Port{Host: desk, Dev: "lan", Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.77.2/24")}},
 				netns.Port{Host: n.Clients[0].Host, Dev: "lan", Addrs: []netip.Prefix{netip.MustParsePrefix("192.168.77.1/24")}})
 			names := watchNames(t, n.Clients[0].Host)
+			// What bypasses the proxy by its own file is on the desk's wire, which nobody
+			// else can reach.
+			near := startNear(t, n.Clients[0].Host, "192.168.77.1:8080")
 			s := startServer(t, n)
-			c := startClient(t, s, n.Clients[0], "--listen", "0.0.0.0:1080")
+			c := startClient(t, s, n.Clients[0], "--listen", "0.0.0.0:1080", "--bypass", "*.desk.test,192.168.77.0/24")
 			b := startBrowser(t, ctx, desk, tt.flag)
 			load := func(when string, during func()) {
 				t.Helper()
@@ -216,6 +233,10 @@ func TestBrowser(t *testing.T) {
 			load("across the move", func() { n.Clients[0].Move("cell", netns.Hard) })
 			c.await(t, ctx, "connected in the other network", func(s status) bool { return s.State == "connected" && s.Path.Verdict == "napt" })
 			load("after the move", func() {})
+			if tt.name == "PAC" {
+				b.call("Page.navigate", map[string]any{"url": "http://" + near + "/"})
+				b.until("a page that bypasses the proxy", `document.title == "near 192.168.77.2"`)
+			}
 			if k := names.count(); k > 0 {
 				t.Errorf("%d packets asked a name server outside the tunnel", k)
 			}
