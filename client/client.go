@@ -70,6 +70,7 @@ type Client struct {
 	lonely    time.Time             // since when registrations have had no answer
 	attached  netwatch.Attachment   // what attachment gave when it was last asked
 	networks  []netwatch.Attachment // what Interfaces gave
+	where     string                // data leaves from: encapsulation and local address
 	timeline  []measure             // of the last registrations, oldest first
 	learnt    uint32                // the registration that Places has learnt from
 	elsewhere bool                  // the address of before, if it is there, may lead to another network now
@@ -317,6 +318,7 @@ func (c *Client) nextTimeout() time.Time {
 	}
 	if c.registrar != nil {
 		add(c.registrar.NextTimeout())
+		add(c.finishAt())
 		if !c.lonely.IsZero() && c.next == nil {
 			add(c.lonely.Add(lonelyLimit))
 		}

@@ -296,7 +296,7 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 	for i, t := range c.c.Transports {
 		names[i] = t.Name()
 	}
-	c.timeline = nil
+	c.timeline, c.where = nil, ""
 	c.registrar = mobility.NewRegistrar(mobility.RegistrarConfig{
 		HomeAddress:    in.addresses[0],
 		HomeAgent:      in.gateway,

@@ -101,7 +101,7 @@ func (c *Client) use(a mobility.Use) {
 	if ca == nil || ca.open == nil {
 		return
 	}
-	before := c.link.Carrier()
+	c.leaves(ca, a.Verdict)
 	if a.Provisional {
 		c.link.UseProvisionally(ca.open, a.Since)
 		c.inner.Load().stack.Resume()
@@ -123,10 +123,8 @@ func (c *Client) use(a mobility.Use) {
 		c.session.Retransmit(time.Now())
 	}
 	c.keepalive = time.Now().Add(keepaliveEvery)
-	if before != nil && before != ca.open {
-		c.log.Info("moved", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),
-			slog.Any("local", ca.desc.Source), slog.Duration("rtt", a.RTT))
-	}
+	c.log.Debug("path in use", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),
+		slog.Any("local", ca.desc.Source), slog.Duration("rtt", a.RTT))
 }
 
 // replay sends again what the server has not received, if a path was lost:

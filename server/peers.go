@@ -452,8 +452,9 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 			p.verdict = a.Verdict
 			if before := p.link.Carrier(); before != nil && before != c {
 				d := c.Describe()
-				s.log.Info("client moved", slog.String("user", p.user.Name), slog.Any("transport", c.Name()),
-					slog.Any("peer", d.Destination), slog.Any("verdict", a.Verdict))
+				s.log.Info("client moved", slog.String("user", p.user.Name),
+					slog.String("from", fmt.Sprintf("%s at %s", before.Name(), before.Describe().Destination)),
+					slog.String("to", fmt.Sprintf("%s at %s", c.Name(), d.Destination)), slog.Any("verdict", a.Verdict))
 			}
 			// The copy that brought this allows three times its size, and one of
 			// them is kept for its reply.

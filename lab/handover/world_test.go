@@ -14,6 +14,7 @@ import (
 	"crypto/x509/pkix"
 	"errors"
 	"flag"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -68,6 +69,7 @@ type world struct {
 	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
 	only      []transports.Transport                          // of clients that join; the usual ones if nil
 	allowPort func(user, network string, at netip.AddrPort) bool
+	log       io.Writer  // takes what is logged at level info, if set
 	ended     chan error // takes what clients end with, if set
 
 	mu    sync.Mutex
@@ -163,6 +165,9 @@ func (w *world) serve() {
 }
 
 func (w *world) logger(who string) *slog.Logger {
+	if w.log != nil {
+		return slog.New(slog.NewTextHandler(w.log, nil)).With("who", who)
+	}
 	if os.Getenv("GODWIT_LAB_LOG") == "" {
 		return nil
 	}
