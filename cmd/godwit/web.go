@@ -27,7 +27,7 @@ func setWeb(sc *server.Config, d *config.ServerDir, logger *slog.Logger) (io.Clo
 		sc.GetCertificate = f.GetCertificate
 	}
 	if len(w.ACMEHosts) > 0 {
-		a, err := website.NewACME(w.ACMEHosts, w.ACMEDirectory, filepath.Join(d.Path(), acmeCache), nil)
+		a, err := website.NewACME(w.ACMEHosts, w.ACMEDirectory, filepath.Join(d.Path(), acmeCache), logger)
 		if err != nil {
 			return nil, &config.Error{What: lastCause(err), Where: d.Where("acme_hosts"), Do: "make the folder " + filepath.Join(d.Path(), acmeCache) + " writable", Err: err}
 		}

@@ -83,7 +83,7 @@ func makeWeb(t *testing.T) webFolder {
 	ca, caPEM := sign(caTemplate, caTemplate, caKey, caKey)
 	_, leafPEM := sign(&x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: frontName},
-		DNSNames: []string{frontName, tunnelName}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		DNSNames: []string{frontName, tunnelName}, IPAddresses: []net.IP{net.ParseIP(authorityAt)}, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}, ca, leafKey, caKey)
 	der, err := x509.MarshalPKCS8PrivateKey(leafKey)
 	if err != nil {

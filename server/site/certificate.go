@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,16 +96,24 @@ func (f *Files) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 type ACME struct {
 	hosts   []string
 	manager *autocert.Manager
+	log     *slog.Logger
+
+	mu     sync.Mutex
+	failed time.Time // when a failure was logged last
 }
+
+// complainEvery bounds how often the same trouble with an authority is logged: each
+// visitor meets it.
+const complainEvery = time.Minute
 
 // ACMEProtocol is what a TLS configuration has to offer for an ACME.
 const ACMEProtocol = acme.ALPNProto
 
 // NewACME has certificates for hosts, at least one name, asked of the authority
 // whose directory is at an https URL; its terms are agreed to. What it gives is kept
-// in the folder cache, which is made with permissions for the owner alone. client is
-// for the authority; nil means the usual one.
-func NewACME(hosts []string, directory, cache string, client *acme.Client) (*ACME, error) {
+// in the folder cache, which is made with permissions for the owner alone. logger
+// hears of what goes wrong; nil discards.
+func NewACME(hosts []string, directory, cache string, logger *slog.Logger) (*ACME, error) {
 	if len(hosts) == 0 {
 		return nil, fmt.Errorf("no name to ask a certificate for")
 	}
@@ -115,14 +124,14 @@ func NewACME(hosts []string, directory, cache string, client *acme.Client) (*ACM
 	if err := os.Chmod(cache, 0o700); err != nil {
 		return nil, fmt.Errorf("folder of certificates: %w", err)
 	}
-	if client == nil {
-		client = &acme.Client{DirectoryURL: directory}
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
 	}
-	return &ACME{hosts: hosts, manager: &autocert.Manager{
+	return &ACME{hosts: hosts, log: logger, manager: &autocert.Manager{
 		Prompt:     autocert.AcceptTOS,
 		Cache:      autocert.DirCache(cache),
 		HostPolicy: autocert.HostWhitelist(hosts...),
-		Client:     client,
+		Client:     &acme.Client{DirectoryURL: directory},
 	}}, nil
 }
 
@@ -130,12 +139,22 @@ func NewACME(hosts []string, directory, cache string, client *acme.Client) (*ACM
 // Whoever names another host, or none, is shown the certificate of the first one,
 // as most web servers do.
 func (a *ACME) GetCertificate(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-	for _, host := range a.hosts {
-		if h.ServerName == host {
-			return a.manager.GetCertificate(h)
-		}
+	asked := *h
+	if !slices.Contains(a.hosts, h.ServerName) {
+		asked.ServerName = a.hosts[0]
 	}
-	first := *h
-	first.ServerName = a.hosts[0]
-	return a.manager.GetCertificate(&first)
+	cert, err := a.manager.GetCertificate(&asked)
+	if err != nil {
+		a.complain(asked.ServerName, err)
+	}
+	return cert, err
+}
+
+func (a *ACME) complain(host string, err error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if now := time.Now(); a.failed.IsZero() || now.Sub(a.failed) >= complainEvery {
+		a.failed = now
+		a.log.Warn("no certificate by ACME", slog.String("host", host), slog.Any("err", err))
+	}
 }
