@@ -230,6 +230,7 @@ func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *messa
 	}
 	s.remote = identity(id)
 	s.learnMOBIKE(ps)
+	sa.token = findToken(ps)
 	s.established(now)
 	s.emit(Established{Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs, RoundTrip: rtt})
 	s.first = nil
@@ -340,6 +341,7 @@ func (s *Session) admit(now time.Time, sa *ikeSA, peer *Peer, ps, reply []messag
 	if s.learnMOBIKE(ps); s.mobike {
 		reply = append(reply, &message.Notify{NotifyType: message.MOBIKESupported})
 	}
+	reply = append(reply, s.tokenPayload(sa.spiI, sa.spiR)...)
 
 	s.established(now)
 	s.resp.sessionEstablished(s)

@@ -164,6 +164,9 @@ func (c *ResponderConfig) prepare() error {
 	if len(c.TSr) == 0 {
 		c.TSr = allSelectors()
 	}
+	if c.TokenSecret != nil && len(c.TokenSecret) < 32 {
+		return fmt.Errorf("ike: token secret of %d bytes", len(c.TokenSecret))
+	}
 	if c.CookieThreshold == 0 {
 		c.CookieThreshold = defaultCookieThreshold
 	}

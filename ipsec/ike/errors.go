@@ -19,6 +19,9 @@ var (
 	ErrPeerKey = errors.New("the peer's key is not the pinned one")
 	// ErrAuthentication tells that the peer could not prove its identity.
 	ErrAuthentication = errors.New("the peer did not prove its identity")
+	// ErrLost tells that the peer has lost the IKE SA, as it does when it is
+	// started anew, and that it is the same peer which says so (RFC 6290).
+	ErrLost = errors.New("the peer was started anew and has lost the IKE SA")
 	// ErrReplaced tells that a newer IKE SA of the same peer took over.
 	ErrReplaced = errors.New("replaced by a newer IKE SA of the same peer")
 )

@@ -80,6 +80,7 @@ func newPair(t testing.TB, change ...func(*pair)) *pair {
 			Random: seeded(4), Local: fqdn("server"), PrivateKey: kR, NewSPI: spiCounter(0x2000),
 			VendorIDs: [][]byte{[]byte("server vendor")},
 		},
+		TokenSecret: bytes.Repeat([]byte{7}, 32),
 		Lookup: func(id Identity, key ed25519.PublicKey) (*Peer, error) {
 			if id.equal(fqdn("client")) {
 				return &Peer{Name: "client", PublicKey: public(kI)}, nil

@@ -211,6 +211,12 @@ type ResponderConfig struct {
 	// nil means all of IPv4 and IPv6.
 	TSi, TSr []TrafficSelector
 
+	// TokenSecret, at least 32 bytes that stay the same when this end is started
+	// anew, lets initiators see at once that their IKE SAs are lost (RFC 6290).
+	// No two Responders that are reached at one address may share it. nil: they
+	// are told nothing.
+	TokenSecret Secret
+
 	// CookieThreshold is the number of half-open SAs from which on COOKIE is
 	// demanded (RFC 7296, Section 2.6); 64 by default, negative always.
 	CookieThreshold int

@@ -46,6 +46,9 @@ func (s *Session) handleInformational(now time.Time, sa *ikeSA, ps []message.Pay
 				gone = append(gone, s.deleteChildren(p.SPIs)...)
 			}
 		case *message.Notify:
+			if p.NotifyType == message.QuickCrashDetection {
+				sa.token = findToken([]message.Payload{p})
+			}
 			if p.NotifyType == message.AuthenticationFailed || p.NotifyType == message.InvalidSyntax {
 				// The initiator did not like our IKE_AUTH response. Section 2.21.2
 				e := &NotifyError{p.NotifyType}

@@ -19,6 +19,9 @@ func (s *Session) startIKE(now time.Time, t task) {
 	}
 	proposals := s.ikeProposals()
 	r := &request{kind: reqIKE, ikeSPI: s.newSPI(), nonce: s.rand.bytes(nonceLen), retried: t.retried}
+	// The peer's first request by the new IKE SA may overtake the response that
+	// makes us know it.
+	s.claim(r.ikeSPI)
 	r.offered = offer(proposals, message.ProtocolIKE, binary.BigEndian.AppendUint64(nil, r.ikeSPI), true)
 	r.ke = newKeyExchange(firstGroup(proposals, t.group, s.sa.group), s.rand)
 	s.send(now, s.sa, r, []message.Payload{
@@ -33,7 +36,8 @@ func (s *Session) startIKE(now time.Time, t task) {
 type ikeDeal struct {
 	choice
 	secrets
-	initiator  bool // at the end that started the rekeying
+	token      []byte // the peer's, for the new IKE SA
+	initiator  bool   // at the end that started the rekeying
 	spiI, spiR uint64
 }
 
@@ -46,7 +50,7 @@ func (d *ikeDeal) successor(old *ikeSA) *ikeSA {
 	seed := old.prf.sum(old.keys.d, d.seed()...)
 	sa := &ikeSA{keyLog: old.keyLog, fragment: old.fragment, initiator: d.initiator, spiI: d.spiI, spiR: d.spiR}
 	sa.setKeys(d.choice, newIKEKeys(d.prf, d.cipher, seed, d.ni, d.nr, d.spiI, d.spiR))
-	sa.groups = d.groups()
+	sa.groups, sa.token = d.groups(), d.token
 	return sa
 }
 
@@ -120,6 +124,10 @@ func (s *Session) ikeResponse(now time.Time, sa *ikeSA, r *request, ps []message
 		s.replaced(now, theirs.sa)
 	}
 	s.adopt(now, mine)
+	if s.tokenPayload(0, 0) != nil {
+		// "an extra INFORMATIONAL exchange". RFC 6290, Section 4.3
+		s.enqueue(task{kind: reqToken})
+	}
 	s.startDeleteIKE(now, sa)
 }
 
@@ -144,7 +152,7 @@ func (s *Session) acceptIKE(r *request, ps []message.Payload) (*ikeDeal, error) 
 	}
 	return &ikeDeal{
 		choice: c, secrets: secrets{ni: r.nonce, nr: nonce.Data, shared: shared},
-		initiator: true, spiI: r.ikeSPI, spiR: spi,
+		token: findToken(ps), initiator: true, spiI: r.ikeSPI, spiR: spi,
 	}, nil
 }
 
@@ -207,6 +215,8 @@ func (s *Session) handleRekeyIKE(now time.Time, sa *ikeSA, ps []message.Payload,
 		&message.Nonce{Data: nr},
 		&message.KE{Group: uint16(c.group), Data: public},
 	}
+	// "this can be done within the CREATE_CHILD_SA exchange". RFC 6290, Section 4.3
+	reply = append(reply, s.tokenPayload(spiI, spiR)...)
 	d := &ikeDeal{choice: c, secrets: secrets{ni: bytes.Clone(ni), nr: nr, shared: shared}, spiI: spiI, spiR: spiR}
 	if len(c.more) > 0 {
 		return append(reply, sa.await(now, s.rand, &following{ike: d, left: c.more})), nil

@@ -25,6 +25,7 @@ type Responder struct {
 	bySPI    map[uint64]*Session // by our SPI of each of its IKE SAs
 	byInit   map[initKey]*Session
 	byRemote map[string]map[*Session]struct{} // established, by the peer's identity
+	answers  bucket                           // to what belongs to no session
 	halfOpen int                              // sessions that never were established
 	wakes    wakeHeap
 
@@ -94,7 +95,9 @@ func (r *Responder) Receive(now time.Time, msg []byte, path Path, source netip.A
 	}
 	if s := r.bySPI[spi]; s != nil {
 		s.Receive(now, msg, path)
+		return
 	}
+	r.lost(now, &h, len(msg), path)
 }
 
 func (r *Responder) dropped(source netip.AddrPort, err error) {
@@ -244,6 +247,9 @@ func (r *Responder) forget(s *Session) {
 	}
 	for _, sa := range s.sas {
 		delete(r.bySPI, sa.localSPI())
+	}
+	for _, spi := range s.claimed {
+		delete(r.bySPI, spi)
 	}
 	delete(r.byInit, s.key)
 	if s.index >= 0 {

@@ -45,6 +45,8 @@ type ikeSA struct {
 	fragment            int // the size of our fragments; 0 without fragmentation
 	requests, responses assembly
 
+	token []byte // with which the peer tells that it lost this SA; nil for none
+
 	peerRekey *peerRekey   // what the peer's rekeying of this SA made during ours
 	awaited   []*following // exchanges of the peer that go on with IKE_FOLLOWUP_KE
 }
@@ -74,6 +76,7 @@ const (
 	reqUpdate // addresses, RFC 4555
 	reqProbe
 	reqIntermediate
+	reqToken // RFC 6290
 )
 
 func (k requestKind) exchange() message.ExchangeType {
@@ -171,6 +174,9 @@ func (sa *ikeSA) is(h *message.Header) bool {
 // seal encrypts a message, in fragments if it is long.
 func (sa *ikeSA) seal(e message.ExchangeType, id uint32, response bool, ps []message.Payload) ([][]byte, error) {
 	m := message.Message{Header: sa.header(e, id, response), Payloads: ps}
+	if sa.token != nil && !response {
+		m.Least = tokenAnswerLen
+	}
 	if sa.fragment > 0 {
 		size := sa.fragment
 		if e == message.IKEIntermediate || e == message.IKEFollowupKE {

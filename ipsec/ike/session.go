@@ -50,6 +50,7 @@ type Session struct {
 	children []*child // in order of creation
 	queue    []task
 	rekeyAt  time.Time // of the IKE SA
+	hintAt   time.Time // before then, hints of anybody are not heeded
 	expire   time.Time // half open until then, or when closed remembered until then
 
 	events []Event
@@ -57,6 +58,7 @@ type Session struct {
 	// At a responder.
 	wake          time.Time // as the Responder has it in its heap
 	index         int       // in that heap; -1 outside
+	claimed       []uint64  // SPIs that lead to this session, see claim
 	key           initKey
 	cookie        bool              // IKE_SA_INIT came with a good cookie
 	authenticated bool              // was established once
@@ -130,6 +132,9 @@ func (s *Session) receive(now time.Time, msg []byte, path Path) {
 	for _, sa := range s.sas {
 		if sa.is(&h) {
 			if h.Response() {
+				if s.crashed(now, sa, &h, msg) {
+					return
+				}
 				s.receiveResponse(now, sa, &h, msg)
 			} else {
 				s.receiveRequest(now, sa, &h, msg, path)
@@ -137,6 +142,7 @@ func (s *Session) receive(now time.Time, msg []byte, path Path) {
 			return
 		}
 	}
+	s.hint(now, &h, msg)
 }
 
 // Advance does what is due at now.
@@ -315,6 +321,8 @@ func (s *Session) pump(now time.Time) {
 			s.startUpdate(now)
 		case reqProbe:
 			s.startProbe(now)
+		case reqToken:
+			s.send(now, s.sa, &request{kind: reqToken}, s.tokenPayload(s.sa.spiI, s.sa.spiR))
 		}
 	}
 }
@@ -388,8 +396,25 @@ func (s *Session) addSA(sa *ikeSA) {
 
 func (s *Session) dropSA(sa *ikeSA) {
 	s.sas = slices.DeleteFunc(s.sas, func(o *ikeSA) bool { return o == sa })
-	if s.resp != nil {
-		delete(s.resp.bySPI, sa.localSPI())
+	// A peer that has not heard of its successor shall not be told that the
+	// session is lost.
+	s.claim(sa.localSPI())
+}
+
+// claim keeps an SPI for this session at a responder, though there is no IKE SA
+// by it, any more or yet.
+func (s *Session) claim(spi uint64) {
+	if s.resp == nil {
+		return
+	}
+	s.resp.bySPI[spi] = s
+	s.claimed = append(slices.DeleteFunc(s.claimed, func(c uint64) bool { return c == spi }), spi)
+	if len(s.claimed) > maxIKESAs {
+		oldest := s.claimed[0]
+		s.claimed = slices.Delete(s.claimed, 0, 1)
+		if !slices.ContainsFunc(s.sas, func(sa *ikeSA) bool { return sa.localSPI() == oldest }) {
+			delete(s.resp.bySPI, oldest)
+		}
 	}
 }
 

@@ -58,7 +58,9 @@ func (m *Message) AppendSealed(b []byte, s Sealer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain = append(plain, 0) // Pad Length (8): an AEAD needs no padding
+	pad := min(255, max(0, m.Least-(HeaderLen+genericLen+ivLen+len(plain)+1+icvLen)))
+	plain = append(plain, make([]byte, pad)...)
+	plain = append(plain, byte(pad)) // Pad Length (8): an AEAD itself needs none
 	n := genericLen + ivLen + len(plain) + icvLen
 	if n > 0xffff {
 		return nil, fmt.Errorf("encrypted payload of %d bytes: %w", n, ErrTooBig)

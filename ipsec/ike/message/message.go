@@ -81,6 +81,9 @@ func (u *Unknown) appendBody(b []byte) ([]byte, error) { return append(b, u.Body
 type Message struct {
 	Header
 	Payloads []Payload
+	// Least is the length in bytes that a sealed message is padded to, unless it
+	// is in fragments; the padding has 255 bytes at most.
+	Least int
 }
 
 // Parse reads a whole message. Errors match ErrSyntax, or are a *CriticalError
