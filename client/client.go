@@ -55,8 +55,9 @@ type Client struct {
 	// The rest belongs to the owner's goroutine.
 	carriers  map[mobility.CarrierID]*carrier
 	lastID    mobility.CarrierID
-	session   *ike.Session // being made, or the one in use
-	request   [][]byte     // the IKE request under way while connecting, in fragments if it is long
+	session   *ike.Session       // being made, or the one in use
+	arrived   mobility.CarrierID // that the IKE message in hand came by; 0 for none
+	request   [][]byte           // the IKE request under way while connecting, in fragments if it is long
 	answered  mobility.CarrierID
 	next      *ike.Session            // made beside a session that seems lost
 	held      []heldMessage           // for next

@@ -184,11 +184,15 @@ func (c *Client) ikeIn(now time.Time, id mobility.CarrierID, msg []byte) {
 	if !ok {
 		return
 	}
-	for _, s := range []*ike.Session{c.session, c.next} {
+	c.arrived = id
+	defer func() { c.arrived = 0 }()
+	for _, s := range []*ike.Session{c.next, c.session} {
 		if s == nil {
 			continue
 		}
-		if mine, _ := s.SPIs(); mine == ispi || s == c.session && c.next == nil {
+		// The session in use takes what is nobody's: it has other SPIs from before
+		// it was rekeyed, and hints have none.
+		if mine, _ := s.SPIs(); mine == ispi || s == c.session {
 			if s == c.next && (c.heldUntil.IsZero() || now.Before(c.heldUntil)) {
 				c.hold(now, heldMessage{id, msg})
 				return
@@ -254,6 +258,11 @@ func (c *Client) sendMessage(s *ike.Session, e ike.Send) {
 	}
 	if c.connected() && s == c.session {
 		to(c.currentID())
+		// The carrier in use may be dead though the server says something by
+		// another one.
+		if id := c.arrived; id != 0 && id != c.currentID() {
+			to(id)
+		}
 		return
 	}
 	if e.Fragment == 0 {
@@ -409,6 +418,10 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 	if c.refused(err) {
 		return
 	}
+	lost := errors.Is(err, ike.ErrLost)
+	if lost && c.next != nil {
+		c.dropNext()
+	}
 	if err != nil {
 		c.lastErr = err
 		c.log.Warn("the link has ended; connecting anew", slog.Any("err", err))
@@ -416,9 +429,16 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 	c.registrar, c.foreign = nil, nil
 	c.link.Use(nil, false, 0)
 	for id := range c.carriers {
-		c.closeCarrier(id)
+		// What the server that was started anew answered by is good enough to
+		// connect by.
+		if !lost || id != c.arrived {
+			c.closeCarrier(id)
+		}
 	}
 	c.retryAt = now.Add(retryAfter)
+	if lost {
+		c.retryAt = now
+	}
 }
 
 // refused reports that trying again is of no use, and keeps the reason. Once

@@ -66,6 +66,8 @@ func (s *Server) newResponder() (*ike.Responder, error) {
 			IKELifetime:   s.c.IKELifetime,
 			ChildLifetime: s.c.ChildLifetime,
 		},
+		TokenSecret: tokenSecret(s.c.PrivateKey),
+
 		Lookup: s.lookup,
 		Assign: s.assign,
 	}

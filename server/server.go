@@ -40,8 +40,11 @@ type Server struct {
 
 	forwards atomic.Pointer[forward.Service] // set by Run
 
-	table  link.Table
-	routes sync.Map // inner netip.Addr to *peer
+	table link.Table
+	// lastUnknown is when an ESP packet of no SA was last heeded, in nanoseconds
+	// since 1970.
+	lastUnknown atomic.Int64
+	routes      sync.Map // inner netip.Addr to *peer
 
 	mu   sync.Mutex
 	ids  map[transports.Carrier]mobility.CarrierID
@@ -91,6 +94,7 @@ func New(c Config) (*Server, error) {
 		}
 		s.door = knock.NewDoor(knock.NewKey(c.PrivateKey.Public().(ed25519.PublicKey), c.WebSocketPath))
 	}
+	s.table.Unknown = s.unknownSPI
 	inner := c.Gateways()
 	for _, a := range inner {
 		if a.Is4() {

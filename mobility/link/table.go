@@ -19,6 +19,11 @@ type Table struct {
 	// Strays counts packets that no SA accepted: unknown SPI, replayed, forged
 	// or malformed.
 	Strays atomic.Uint64
+
+	// Unknown, if set before the first packet, is told of one packet at most of
+	// each call of Receive whose SPI no SA has, and its size in bytes. It is called
+	// by carriers' readers.
+	Unknown func(c transports.Carrier, spi uint32, size int)
 }
 
 // inbound is one pair of SAs as the receiving side sees it.
@@ -65,6 +70,7 @@ func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
 	b := batchPool.Get().(*batch)
 	var e *inbound
 	size := 0
+	told := t.Unknown == nil
 	for i := range ps {
 		if ps[i].Kind != transports.KindESP {
 			continue
@@ -84,6 +90,10 @@ func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
 				e = v.(*inbound)
 			} else {
 				t.Strays.Add(1)
+				if !told {
+					told = true
+					t.Unknown(c, spi, len(ps[i].Data))
+				}
 				continue
 			}
 		}
