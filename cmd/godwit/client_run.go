@@ -37,7 +37,9 @@ func newClientRun() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Run the client and its SOCKS5 and HTTP proxy until it is told to stop",
-		Args:  takes(),
+		Example: `  godwit client run --listen 127.0.0.1:1081
+  sudo godwit client run --tun --kill-switch --tun-exclude 203.0.113.5`,
+		Args: takes(),
 	}
 	dir, settings := dirFlag(cmd, "client"), settingFlags(cmd, "client")
 	profiled := profileFlag(cmd)

@@ -191,7 +191,8 @@ func newClientCleanup() *cobra.Command {
 		Long: `Restores routes, rules and name servers after a client that led the whole machine
 through its tunnel was killed. What somebody else has changed since stays. It
 does nothing where there is nothing to restore.`,
-		Args: takes(),
+		Example: "  sudo godwit client cleanup",
+		Args:    takes(),
 	}
 	dir := dirFlag(cmd, "client")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {

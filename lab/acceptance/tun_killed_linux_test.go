@@ -67,19 +67,24 @@ func TestTunMachineKilled(t *testing.T) {
 	}
 	stopTun(t, w.client)
 
-	// Somebody else writes the names meanwhile, as DHCP does.
-	w.client.run(t, "--tun")
-	const theirs = "nameserver 192.0.2.53\n"
-	if err := os.WriteFile(names, []byte(theirs), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if out := w.must(t, ctx, "getent", "ahostsv4", "site.test"); !strings.Contains(out, netns.TargetIPv4.String()) {
-		t.Errorf("with other name servers: %q", out)
-	}
-	w.client.Kill()
-	cleanup("restored")
-	if b, err := os.ReadFile(names); err != nil || string(b) != theirs {
-		t.Errorf("the names of others have become %q, %v", b, err)
+	// Somebody else writes the names meanwhile, as DHCP does: name servers
+	// elsewhere, or in the local network, whom nobody is to ask.
+	for _, theirs := range []string{"nameserver 192.0.2.53\n", "nameserver 10.1.0.1\n# by DHCP\n"} {
+		w.client.run(t, "--tun")
+		leaks := w.watchLeaks(t, "wifi")
+		if err := os.WriteFile(names, []byte(theirs), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out := w.must(t, ctx, "getent", "ahostsv4", "site.test"); !strings.Contains(out, netns.TargetIPv4.String()) {
+			t.Errorf("with other name servers: %q", out)
+		}
+		leaks.want(false)
+		leaks.stop()
+		w.client.Kill()
+		cleanup("restored")
+		if b, err := os.ReadFile(names); err != nil || string(b) != theirs {
+			t.Errorf("the names of others have become %q, %v", b, err)
+		}
 	}
 }
 

@@ -36,6 +36,13 @@ func TestTunMachine(t *testing.T) {
 	if out := w.must(t, ctx, "getent", "ahostsv4", "site.test"); !strings.Contains(out, netns.TargetIPv4.String()) {
 		t.Errorf("getent gives %q", out)
 	}
+	for _, args := range [][]string{
+		{"site.test", "AAAA"}, {"+tcp", "site.test", "AAAA"}, {"@10.1.0.1", "site.test", "AAAA"}, {"@" + netns.TargetIPv4.String(), "site.test", "AAAA"},
+	} {
+		if out := w.must(t, ctx, "dig", append([]string{"+short", "+timeout=5", "+tries=5"}, args...)...); strings.TrimSpace(out) != netns.TargetIPv6.String() {
+			t.Errorf("dig %v gives %q", args, out)
+		}
+	}
 	if out, err := w.run(ctx, "getent", "hosts", "nobody.test"); err == nil {
 		t.Errorf("a name that is not there gives %q", out)
 	}
@@ -162,6 +169,8 @@ func TestTunMachineErrors(t *testing.T) {
 	}{
 		{args("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin"), "this needs root, or CAP_NET_ADMIN, --tun: run as root, or without tun"},
 		{args("sh", "-c", `mount -t tmpfs none /dev/net && exec "$@"`, "sh"), "it has no /dev/net/tun"},
+		// What fails halfway is taken back.
+		{args("sh", "-c", `mount -o remount,ro,bind /etc/resolv.conf && exec "$@"`, "sh"), "read-only file system"},
 		{append(args(), "--tun-device", "lo"), "there is a device lo already"},
 		{append(args(), "--tun-mtu", "1000"), "not a whole number from 1280 to 65535"},
 		{append(args(), "--tun-dns", "dns.example.org"), "is no name server that can be asked through the tunnel"},
