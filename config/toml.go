@@ -148,7 +148,7 @@ func (t *table) take(key string, k Kind) (any, bool) {
 		v, ok = o.value(k), true
 	}
 	if ok && k != Table {
-		t.raw[t.name+key] = fmt.Sprint(v)
+		t.raw[t.name+key] = fmt.Sprintf("%#v", v) // what differs looks different
 	}
 	return v, ok
 }

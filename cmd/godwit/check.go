@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/server"
 )
 
 func newCheck() *cobra.Command {
@@ -85,6 +86,14 @@ func checkDir(role, path string) (string, error) {
 	}
 	if _, err := guestsConfig(d, quiet); err != nil {
 		return "", err
+	}
+	if len(d.Config.Web.ACMEHosts) == 0 { // which would make a folder
+		var sc server.Config
+		content, err := setWeb(&sc, d, quiet)
+		if err != nil {
+			return "", err
+		}
+		_ = content.Close() // nobody has used it
 	}
 	records, err := d.Clients()
 	if err != nil {

@@ -74,6 +74,9 @@ func TestConfigCommands(t *testing.T) {
 	}
 	godwit(t, "config", "example", "sever").wantError(t, exitUsage, "sever is not a role", "use server or client")
 
+	appendTo(t, filepath.Join(server, "server.toml"), "site = \"/no/such/folder\"\n")
+	godwit(t, "config", "check", "--dir", server).wantError(t, exitError, "/no/such/folder", "server.toml line ", ", site")
+
 	t.Setenv("GODWIT_CLIENT_DIR", client)
 	godwit(t, "status").wantError(t, exitError, "no client is running, "+client)
 	for _, tt := range []struct{ name, value, want string }{
