@@ -83,7 +83,12 @@ func (d *ServerDir) Changed(next *ServerDir) []string { return changed(d.read.ra
 
 // Now gives the settings as they were last read. They hold for what can change
 // while the server runs, and Config for everything else.
-func (d *ServerDir) Now() *Server { return d.now.Load() }
+func (d *ServerDir) Now() *Server {
+	if s := d.now.Load(); s != nil {
+		return s
+	}
+	return &d.Config
+}
 
 // CertHash is the SHA-256 of the certificate in DER, which clients pin. It is zero
 // where they are to ask the Web PKI.
@@ -161,7 +166,6 @@ func LoadServer(dir string, over ...Override) (*ServerDir, error) {
 		return nil, err
 	}
 	d := &ServerDir{Config: *s, path: dir, read: t, joined: map[string]bool{}}
-	d.now.Store(&d.Config)
 	if d.Key, err = readKey(filepath.Join(dir, serverKey)); err != nil {
 		return nil, err
 	}
