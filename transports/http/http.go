@@ -240,7 +240,10 @@ func (s *session) dialContext(ctx context.Context, _, _ string) (net.Conn, error
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	conn, _, err := s.open(ctx)
-	return conn, err
+	if err != nil {
+		return nil, &unreachable{err}
+	}
+	return conn, nil
 }
 
 // begin makes the first request, and starts what carries the session.

@@ -3,6 +3,7 @@ package http
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -141,14 +142,22 @@ func (s *session) progress() {
 // A run counts the failures of one kind of request in a row.
 type run struct {
 	failed  int
+	alone   int // since anything was answered
 	answers uint64
 }
 
-// again decides whether to go on after a request, and waits a little after some
-// failures. It ends the session when nothing else is answered any more either.
+// unreachable is why no connection to the server came about.
+type unreachable struct{ err error }
+
+func (u *unreachable) Error() string { return u.err.Error() }
+func (u *unreachable) Unwrap() error { return u.err }
+
+// goOn decides whether to go on after a request, and waits a little after some
+// failures. It ends the session when nothing else is answered any more either: soon
+// where the server cannot be reached, and else after some more tries.
 func (s *session) goOn(r *run, err error) bool {
 	if err == nil {
-		r.failed = 0
+		r.failed, r.alone = 0, 0
 		return s.ctx.Err() == nil
 	}
 	s.mu.Lock()
@@ -157,11 +166,15 @@ func (s *session) goOn(r *run, err error) bool {
 	if ended || s.ctx.Err() != nil {
 		return false
 	}
-	if r.failed++; r.failed > 1 && answers == r.answers || r.failed > 2*tries {
+	if answers != r.answers {
+		r.alone = 0
+	}
+	r.failed, r.alone, r.answers = r.failed+1, r.alone+1, answers
+	var out *unreachable
+	if r.alone > 1 && errors.As(err, &out) || r.alone > tries || r.failed > 4*tries {
 		s.fail(err)
 		return false
 	}
-	r.answers = answers
 	if r.failed > 1 {
 		pause(nil, s.over, time.Duration(r.failed)*200*time.Millisecond, false)
 	}

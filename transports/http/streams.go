@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// worthwhile is how long a stream has to last for another to follow, however often.
+const worthwhile = 2 * time.Second
+
 // errStalled ends a streamed request by which nothing gets through.
 var errStalled = errors.New("nothing came through the stream in time")
 
@@ -24,7 +27,7 @@ func (s *session) downStream(conn net.Conn) {
 		if !proven || s.ctx.Err() != nil {
 			return // polls do it
 		}
-		if failed++; time.Since(began) > streamTime {
+		if failed++; time.Since(began) > worthwhile {
 			failed = 0 // proxies limit how long a response may last
 		}
 		if err != nil {
@@ -75,7 +78,7 @@ func (s *session) down(conn net.Conn, mark mark) (proven bool, err error) {
 
 // upStream sends streamed bodies, one after the other, until one does not pass.
 func (s *session) upStream() {
-	for failed := 0; failed < tries; {
+	for failed, stalls := 0, 0; failed < tries && stalls < 2; {
 		began := time.Now()
 		// By a connection of its own: the one of the first request is for data that
 		// leaves meanwhile.
@@ -83,7 +86,7 @@ func (s *session) upStream() {
 		if err != nil {
 			return // exchanges do it, or find out
 		}
-		proven := s.up(conn)
+		proven, stalled := s.up(conn)
 		s.mu.Lock()
 		s.upOn = false
 		s.mu.Unlock()
@@ -91,15 +94,22 @@ func (s *session) upStream() {
 		if !proven || s.ctx.Err() != nil {
 			return // exchanges do it
 		}
-		if failed++; time.Since(began) > streamTime {
+		lasted := time.Since(began)
+		if failed++; lasted > worthwhile {
 			failed = 0
+		}
+		if stalled {
+			stalls++
+		}
+		if lasted > time.Minute {
+			stalls = 0
 		}
 	}
 }
 
 // up sends one streamed body to its end, and tells whether it went as a stream
-// does.
-func (s *session) up(conn net.Conn) (proven bool) {
+// does, and whether it ended because nothing was acknowledged any more.
+func (s *session) up(conn net.Conn) (proven, stalled bool) {
 	ctx, cancel := context.WithCancelCause(s.ctx)
 	number := s.numbers.Add(1)
 	b := &upBody{s: s, done: ctx.Done(), number: number}
@@ -130,7 +140,7 @@ func (s *session) up(conn net.Conn) (proven bool) {
 	defer s.mu.Unlock()
 	for s.heard < number {
 		if left := time.Until(proof); left <= 0 || ctx.Err() != nil || s.err != nil || s.fin {
-			return false
+			return false, false
 		}
 		ch := s.wait()
 		s.mu.Unlock()
@@ -140,21 +150,21 @@ func (s *session) up(conn net.Conn) (proven bool) {
 	s.upOn = true
 	s.signal()
 	// Some intermediaries pass the beginning of a stream and keep its rest.
-	stalled := time.Now().Add(stallTime)
+	patience := time.Now().Add(stallTime)
 	for base := s.base; ctx.Err() == nil && s.err == nil && !s.fin; {
 		now := time.Now()
 		if s.base != base || len(s.out) == 0 || s.unsent <= s.base {
-			base, stalled = s.base, now.Add(stallTime)
+			base, patience = s.base, now.Add(stallTime)
 		}
-		if !now.Before(stalled) {
-			return false
+		if !now.Before(patience) {
+			return true, true
 		}
 		ch := s.wait()
 		s.mu.Unlock()
-		pause(ch, ctx.Done(), stalled.Sub(now), false)
+		pause(ch, ctx.Done(), patience.Sub(now), false)
 		s.mu.Lock()
 	}
-	return true
+	return true, false
 }
 
 // stallTime is how long segments may stay unacknowledged by a stream.
