@@ -141,8 +141,9 @@ type session struct {
 	// Below the line's lock:
 	upOn, downOn bool // a streamed request is seen to pass
 	pollsFrom    time.Time
-	resend       bool   // a response was lost
-	answers      uint64 // how often the server was heard
+	grace        time.Duration // how long a streamed response may be missing before polls begin
+	resend       bool          // a response was lost
+	answers      uint64        // how often the server was heard
 	conns        map[net.Conn]struct{}
 }
 
@@ -282,7 +283,8 @@ func (s *session) begin(ctx context.Context) (transports.Carrier, error) {
 	s.mu.Lock()
 	// The streamed response should be there as well by now. If it is, polls need
 	// not begin.
-	s.pollsFrom = time.Now().Add(max(time.Since(began)/2, 20*time.Millisecond))
+	s.grace = max(time.Since(began)/2, 20*time.Millisecond)
+	s.pollsFrom = time.Now().Add(s.grace)
 	s.mu.Unlock()
 	s.tasks.Go(func() { s.carrier.Run(&s.line) })
 	s.tasks.Go(s.upStream)

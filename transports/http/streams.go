@@ -58,6 +58,9 @@ func (s *session) down(conn net.Conn, mark mark) (proven bool, err error) {
 	defer resp.Body.Close()
 	defer func() {
 		s.mu.Lock()
+		if s.downOn {
+			s.pollsFrom = time.Now().Add(4 * s.grace) // another stream may be there by then
+		}
 		s.downOn, s.hears = false, 0
 		s.signal()
 		s.mu.Unlock()
