@@ -113,8 +113,9 @@ const usage = `Runs godwit beside its peers in network namespaces and compares t
     go run ./bench -peers godwit,none -tests down,up -bytes 256M -rounds 1
     go run ./bench -json bench.json -chart docs/performance.svg
 
-Peers: godwit (over udp), godwit-tcp, godwit-websocket; none (a SOCKS relay and no tunnel: the limit),
+Peers: godwit (over udp), godwit-tcp, godwit-websocket, godwit-http; none (a SOCKS relay and no tunnel: the limit),
        socks (plain SOCKS5 at the server), ssh, xray, chisel, hysteria, wireproxy. They are built or installed when first used.
+       encapsulations stands for godwit over each of its encapsulations.
 Tests: down, up        one stream
        down8, up8      eight streams at once
        ping            round trips per second of 64 bytes
@@ -161,7 +162,13 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	if o.bytes, err = parseSize(*bytes); err != nil {
 		return nil, fmt.Errorf("-bytes: %w", err)
 	}
-	o.peers = split(*peers)
+	for _, name := range split(*peers) {
+		if name == "encapsulations" {
+			o.peers = append(o.peers, "godwit", "godwit-tcp", "godwit-websocket", "godwit-http")
+			continue
+		}
+		o.peers = append(o.peers, name)
+	}
 	for _, name := range split(*tests) {
 		if !slices.Contains(allTests, report.Test(name)) {
 			return nil, fmt.Errorf("-tests: %q is none of %s", name, join(allTests))

@@ -18,9 +18,11 @@ import (
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/transports"
+	"github.com/godwit-net/godwit/transports/http"
 	"github.com/godwit-net/godwit/transports/system"
 	"github.com/godwit-net/godwit/transports/tcp"
 	"github.com/godwit-net/godwit/transports/udp"
+	"github.com/godwit-net/godwit/transports/web"
 	"github.com/godwit-net/godwit/transports/websocket"
 )
 
@@ -195,14 +197,17 @@ func newClient(dir string, encapsulation transports.Name) (*client.Client, error
 		c.Transports = []transports.Transport{udp.New(udp.Options{})}
 	case transports.TCP:
 		c.Transports = []transports.Transport{tcp.New()}
-	case transports.WebSocket:
+	case transports.WebSocket, transports.HTTP:
 		host, _, err := net.SplitHostPort(d.Config.Server)
 		if err != nil {
 			return nil, err
 		}
-		c.Transports = []transports.Transport{websocket.New(websocket.Options{
-			TLS: true, ServerName: host, Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash,
-		})}
+		o := web.Options{TLS: true, ServerName: host, Path: d.Config.WebSocketPath, CertHash: d.Config.CertHash}
+		t := websocket.New(o)
+		if encapsulation == transports.HTTP {
+			t = http.New(http.Options{Options: o})
+		}
+		c.Transports = []transports.Transport{t}
 	default:
 		return nil, fmt.Errorf("no encapsulation is called %q", encapsulation)
 	}

@@ -144,6 +144,7 @@ func allPeers() []*peer {
 		godwit("godwit", "udp"),
 		godwit("godwit-tcp", "tcp"),
 		godwit("godwit-websocket", "websocket"),
+		godwit("godwit-http", "http"),
 		relayPeer(), socksPeer(), sshPeer(), xrayPeer(), chiselPeer(), hysteriaPeer(), wireproxyPeer(),
 	}
 }

@@ -161,7 +161,7 @@ func connect(ctx context.Context, o transports.Opening, opts web.Options) (*sess
 		DisableCompression:  true,
 		MaxIdleConnsPerHost: pollers + exchangers + 2,
 		IdleConnTimeout:     50 * time.Second, // the server's is 60 s
-		WriteBufferSize:     64 << 10,
+		WriteBufferSize:     80 << 10,         // a chunk with a full segment
 		ReadBufferSize:      64 << 10,
 	}
 	if s.forward != nil {

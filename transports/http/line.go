@@ -1,7 +1,6 @@
 package http
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -15,8 +14,8 @@ import (
 
 const (
 	// window bounds what is under way in one direction and not acknowledged, in
-	// bytes, at either end. It is the product of 300 Mbit/s and 50 ms.
-	window = 2 << 20
+	// bytes, at either end. It is the product of 300 Mbit/s and 100 ms.
+	window = 4 << 20
 	// strangersWindow is the same at a server whose client has not shown that it
 	// holds keys: many of them may be there.
 	strangersWindow = 128 << 10
@@ -69,6 +68,25 @@ type line struct {
 	closed func()
 }
 
+// largeBuffers are for segments that are nearly full, of which there are many when a
+// lot is to be carried.
+var largeBuffers = sync.Pool{New: func() any { return new([maxPayload]byte) }}
+
+// buffer gives n bytes, maxPayload at most.
+func buffer(n int) []byte {
+	if n < maxPayload/2 {
+		return make([]byte, n)
+	}
+	return largeBuffers.Get().(*[maxPayload]byte)[:n]
+}
+
+// release takes back what buffer gave.
+func release(b []byte) {
+	if cap(b) == maxPayload {
+		largeBuffers.Put((*[maxPayload]byte)(b[:maxPayload]))
+	}
+}
+
 // wait gives a channel that is closed at the next change. The lock is held.
 func (l *line) wait() <-chan struct{} {
 	if l.change == nil {
@@ -87,7 +105,7 @@ func (l *line) signal() {
 
 // WriteFrames implements stream.Stream: it makes b a segment when there is room.
 func (l *line) WriteFrames(b []byte) error {
-	segment := bytes.Clone(b)
+	segment := append(buffer(len(b))[:0], b...)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for l.err == nil && len(l.out) > 0 && (l.size+len(b) > l.outLimit || len(l.out) >= maxSegments || l.waiting() >= unsentLimit) {
@@ -188,6 +206,7 @@ func (l *line) receive(b block) error {
 		}
 		for ; l.base < b.number; l.base++ {
 			l.size -= len(l.out[0])
+			release(l.out[0]) // take has copied it
 			l.out[0] = nil
 			l.out = l.out[1:]
 		}
@@ -232,7 +251,6 @@ func (l *line) arrive(n uint64, payload []byte) error {
 
 // ReadFrames implements stream.Stream.
 func (l *line) ReadFrames(r *stream.Reader) error {
-	var segment bytes.Reader
 	for {
 		l.mu.Lock()
 		for len(l.ready) == 0 && l.err == nil && !l.fin {
@@ -251,16 +269,17 @@ func (l *line) ReadFrames(r *stream.Reader) error {
 		l.ready = l.ready[1:]
 		l.mu.Unlock()
 
-		segment.Reset(b)
-		err := r.From(&segment)
+		err := r.Whole(b)
+		size := len(b)
+		release(b)
 
 		l.mu.Lock()
 		if l.taken == l.told {
 			l.owedSince = time.Now()
 		}
 		l.taken++
-		l.owed += len(b)
-		l.readySize -= len(b)
+		l.owed += size
+		l.readySize -= size
 		l.signal()
 		l.mu.Unlock()
 		if err != nil {

@@ -193,6 +193,19 @@ func (b *upBody) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// WriteTo gives whole blocks to the transport, which would have them in pieces.
+func (b *upBody) WriteTo(w io.Writer) (total int64, err error) {
+	for len(b.rest) > 0 || b.fill() {
+		n, err := w.Write(b.rest)
+		total += int64(n)
+		b.rest = b.rest[n:]
+		if err != nil {
+			return total, err
+		}
+	}
+	return total, nil
+}
+
 // fill waits for something to say. It is false at the stream's end.
 func (b *upBody) fill() bool {
 	s := b.s

@@ -194,7 +194,9 @@ func readBlock(r io.Reader) (b block, err error) {
 	b.payload = make([]byte, min(n, taste))
 	_, err = io.ReadFull(r, b.payload)
 	if err == nil && n > taste {
-		b.payload = append(make([]byte, 0, n), b.payload...)[:n]
+		first := b.payload
+		b.payload = buffer(n)
+		copy(b.payload, first)
 		_, err = io.ReadFull(r, b.payload[taste:])
 	}
 	if err != nil {

@@ -73,6 +73,20 @@ func (r *Reader) From(src io.Reader) error {
 	}
 }
 
+// Whole takes b, which has to hold whole frames, where it is: the packets alias it
+// while they are delivered.
+func (r *Reader) Whole(b []byte) error {
+	rest, ps, err := Split(b, r.ps[:0])
+	r.ps = ps
+	if len(ps) > 0 {
+		r.deliver(ps)
+	}
+	if err == nil && len(rest) > 0 {
+		err = fmt.Errorf("end within a frame: %w: %w", transports.ErrProtocol, io.ErrUnexpectedEOF)
+	}
+	return err
+}
+
 // resize borrows the large buffer when the small one was filled, and gives it
 // back when a read did not need it.
 func (r *Reader) resize(full bool, n int) {
