@@ -30,6 +30,9 @@ func (c *Client) suspect(err error) {
 	if !errors.As(err, &i) {
 		return
 	}
+	if r, ok := i.(interface{ Refusal() bool }); ok && r.Refusal() {
+		return // of a proxy that does not know such requests, and shows no page
+	}
 	before := c.portal
 	c.portal = &portal{evidence: printable(i.Error()), url: i.Interception()}
 	if before == nil {

@@ -93,7 +93,8 @@ func (t *transport) dial(ctx context.Context, o transports.Opening) (transports.
 		c, err = s.begin(ctx)
 	}
 	if err != nil {
-		return nil, errors.Join(secureErr, fmt.Errorf("without TLS: %w", err))
+		// A portal names its page without TLS alone.
+		return nil, errors.Join(fmt.Errorf("without TLS: %w", err), secureErr)
 	}
 	return c, nil
 }

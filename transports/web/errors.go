@@ -36,6 +36,13 @@ type StatusError struct {
 // Interception implements transports.Interception.
 func (e *StatusError) Interception() string { return e.Location }
 
+// Refusal tells that the status is an error's, such as 502 of a proxy that does not
+// know of upgrades. Portals want something else to be looked at, or say 511 (RFC
+// 6585, Section 6).
+func (e *StatusError) Refusal() bool {
+	return e.Code >= 400 && e.Code != http.StatusNetworkAuthenticationRequired
+}
+
 // maxLocation bounds what of a redirect is kept and shown, in bytes.
 const maxLocation = 512
 

@@ -58,3 +58,12 @@ func FuzzLocation(f *testing.F) {
 		}
 	})
 }
+
+// TestRefusal: a proxy's errors are no portal.
+func TestRefusal(t *testing.T) {
+	for code, want := range map[int]bool{200: false, 302: false, 400: true, 404: true, 502: true, 511: false} {
+		if got := (&StatusError{Code: code}).Refusal(); got != want {
+			t.Errorf("%d: %v", code, got)
+		}
+	}
+}
