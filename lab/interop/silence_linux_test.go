@@ -29,8 +29,16 @@ type trickle struct {
 
 const trickleEvery = 5 * time.Millisecond
 
+type readerFunc func(b []byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }
+
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
 // send writes messages until the connection is closed or the context ends.
-func (*trickle) send(ctx context.Context, c net.Conn) {
+func (*trickle) send(ctx context.Context, c io.Writer) {
 	tick := time.NewTicker(trickleEvery)
 	defer tick.Stop()
 	for ctx.Err() == nil {
@@ -42,7 +50,7 @@ func (*trickle) send(ctx context.Context, c net.Conn) {
 }
 
 // receive notes when messages come in.
-func (r *trickle) receive(c net.Conn) {
+func (r *trickle) receive(c io.Reader) {
 	b := make([]byte, 4096)
 	for {
 		if _, err := c.Read(b); err != nil {
@@ -79,7 +87,7 @@ func (r *trickle) longest(from, to time.Time) (gap time.Duration) {
 // A silence is what one move cost, in each direction.
 type silence struct {
 	packetsUp, packetsDown time.Duration // between ESP packets at the receiving end, by the old and by the new path
-	streamUp, streamDown   time.Duration // between messages, which TCP keeps in order
+	streamUp, streamDown   time.Duration // between messages
 	before                 time.Duration // the longest silence before the move: this machine's
 	ike                    []string      // messages by the new path
 	dataBeforeAnswer       bool          // data left by it before anything was answered there
@@ -93,13 +101,14 @@ func (s silence) row(rt time.Duration) string {
 	return fmt.Sprintf("| %v | %s | %s | %s | %s | %d ms |", rt, in(s.packetsUp), in(s.packetsDown), in(s.streamUp), in(s.streamDown), s.before.Milliseconds())
 }
 
-const silenceHead = "| round trip | up, packets | down, packets | up, stream | down, stream | before |"
+const silenceHead = "| round trip | up, packets | down, packets | up, messages | down, messages | before |"
 
 // moveSilence moves a client once while messages trickle through the tunnel both
 // ways, and tells how long either end heard nothing. The delay is between the
 // client's router and the core, so packets that are under way when the client's
-// link is cut still arrive at the other end.
-func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, dial dialFunc) (s silence) {
+// link is cut still arrive at the other end. With TCP messages wait for those that
+// were lost.
+func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, network string, dial dialFunc) (s silence) {
 	t.Helper()
 	cl := n.Clients[0]
 	up, down := new(trickle), new(trickle)
@@ -107,13 +116,24 @@ func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, dial dialF
 	var all sync.WaitGroup
 	defer all.Wait()
 	defer cancel()
-	n.Target.Serve(netns.TargetIPv4.String()+":11", func(c net.Conn) { up.receive(c) })
-	n.Target.Serve(netns.TargetIPv4.String()+":12", func(c net.Conn) {
-		all.Go(func() { _, _ = io.Copy(io.Discard, c); cancel() })
-		down.send(stop, c)
-	})
+	if network == "tcp" {
+		n.Target.Serve(netns.TargetIPv4.String()+":11", func(c net.Conn) { up.receive(c) })
+		n.Target.Serve(netns.TargetIPv4.String()+":12", func(c net.Conn) { down.send(stop, c) })
+	} else {
+		sink := n.Target.ListenPacket("udp", netns.TargetIPv4.String()+":11")
+		source := n.Target.ListenPacket("udp", netns.TargetIPv4.String()+":12")
+		context.AfterFunc(stop, func() { sink.Close(); source.Close() })
+		all.Go(func() {
+			up.receive(readerFunc(func(b []byte) (int, error) { n, _, err := sink.ReadFrom(b); return n, err }))
+		})
+		all.Go(func() {
+			if _, to, err := source.ReadFrom(make([]byte, 100)); err == nil { // a message says where to
+				down.send(stop, writerFunc(func(b []byte) (int, error) { return source.WriteTo(b, to) }))
+			}
+		})
+	}
 	open := func(port string) net.Conn {
-		c, err := dial(ctx, "tcp", net.JoinHostPort(netns.TargetIPv4.String(), port))
+		c, err := dial(ctx, network, net.JoinHostPort(netns.TargetIPv4.String(), port))
 		if err != nil {
 			t.Fatalf("through the tunnel: %v", err)
 		}
@@ -123,6 +143,11 @@ func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, dial dialF
 	a, b := open("11"), open("12")
 	all.Go(func() { up.send(stop, a) })
 	all.Go(func() { down.receive(b) })
+	if network == "udp" {
+		if _, err := b.Write([]byte{1}); err != nil {
+			t.Fatal(err)
+		}
+	}
 
 	await(t, ctx, "messages both ways", func() bool { return !up.last().IsZero() && !down.last().IsZero() })
 	atServer := n.Server.Capture("wan", 4500)
@@ -221,7 +246,7 @@ func TestClientMoveSilence(t *testing.T) {
 				gw := startCharon(t, n.Server, strongSwan{gateway: true})
 				c := pskClient(t, n.Clients[0].Host)
 				c.run()
-				s := moveSilence(t, ctx, n, c.DialContext)
+				s := moveSilence(t, ctx, n, "tcp", c.DialContext)
 				s.check(t)
 				log := gw.log()
 				at := strings.Index(log, "N(UPD_SA_ADDR)")
@@ -245,7 +270,7 @@ func TestClientMoveSilence(t *testing.T) {
 	}
 }
 
-// strongSwan moves against our server.
+// strongSwan moves against our server. Messages are datagrams here.
 func TestServerMoveSilence(t *testing.T) {
 	var mu sync.Mutex
 	rows := make(map[time.Duration]string)
@@ -259,7 +284,7 @@ func TestServerMoveSilence(t *testing.T) {
 				if out := cl.connect(); !strings.Contains(out, "completed successfully") {
 					t.Fatalf("not connected: %s", out)
 				}
-				s := moveSilence(t, ctx, n, n.Clients[0].DialContext)
+				s := moveSilence(t, ctx, n, "udp", n.Clients[0].DialContext)
 				s.check(t)
 				mu.Lock()
 				defer mu.Unlock()
