@@ -68,6 +68,7 @@ type Client struct {
 	reply     *regmsg.Reply         // in hand
 	replayed  uint32                // the registration for which the flight was replayed
 	retryAt   time.Time             // of the next attempt to connect
+	childless bool                  // the gateway wants no Child SA in IKE_AUTH
 	lonely    time.Time             // since when registrations have had no answer
 	attached  netwatch.Attachment   // what attachment gave when it was last asked
 	networks  []netwatch.Attachment // what Interfaces gave

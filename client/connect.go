@@ -382,8 +382,12 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 		}
 		return old, nil
 	}
+	mtu := tunnel.InnerMTU
+	if in.resolver != nil {
+		mtu = tunnel.ForeignMTU
+	}
 	stack, err := tunnel.New(tunnel.Config{
-		Addresses: in.addresses, MTU: tunnel.InnerMTU, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log,
+		Addresses: in.addresses, MTU: mtu, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log,
 		// A gateway forwards packets that others made.
 		VerifyChecksums: in.resolver != nil,
 	})
@@ -404,6 +408,10 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 // sessionClosed ends an IKE SA: for good when the server refuses us, otherwise
 // the next attempt follows.
 func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
+	again := c.wantsChildless(s, err)
+	if again {
+		c.childless, err = true, nil
+	}
 	if s == c.next {
 		c.dropNext()
 		c.lonely = now
@@ -436,7 +444,7 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 		}
 	}
 	c.retryAt = now.Add(retryAfter)
-	if lost {
+	if lost || again {
 		c.retryAt = now
 	}
 }

@@ -94,11 +94,20 @@ func (c *Client) newGatewaySession(now time.Time) (*ike.Session, error) {
 			IKELifetime:   c.c.IKELifetime,
 			ChildLifetime: c.c.ChildLifetime,
 		},
-		PeerKey: g.PeerKey,
-		Login:   g.Login,
-		Remote:  g.Remote,
-		Request: request,
+		PeerKey:   g.PeerKey,
+		Login:     g.Login,
+		Remote:    g.Remote,
+		Request:   request,
+		Childless: c.childless,
 	}, now)
+}
+
+// wantsChildless tells whether the way in which a session ended says that the
+// gateway wants the first Child SA to be made after IKE_AUTH: RFC 6023 has no
+// notification for that, and strongSwan calls it a syntax error.
+func (c *Client) wantsChildless(s *ike.Session, err error) bool {
+	var n *ike.NotifyError
+	return c.c.Gateway != nil && !c.childless && s.Childless() && errors.As(err, &n) && n.Type == message.InvalidSyntax
 }
 
 // refusal tells in words why an exchange with the gateway failed for good; nil

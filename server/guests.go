@@ -31,7 +31,7 @@ func (s *Server) newGuests(inner []netip.Addr) error {
 	}
 	r := g.Router
 	stack, err := tunnel.New(tunnel.Config{
-		Addresses: inner, MTU: tunnel.InnerMTU, Output: s.output, NoOffload: s.c.NoOffload, Logger: s.log,
+		Addresses: inner, MTU: tunnel.ForeignMTU, Output: s.output, NoOffload: s.c.NoOffload, Logger: s.log,
 		Forward: &tunnel.Forward{TCP: r.TCP, UDP: r.UDP, Echo: r.Echo},
 	})
 	if err != nil {

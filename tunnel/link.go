@@ -59,7 +59,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	}
 	for _, pb := range ps {
 		l.windows.out(pb)
-		l.output(Packet{pb: pb.IncRef()})
+		l.output(Packet{pb: pb.IncRef(), mtu: int(l.mtu)})
 	}
 	return len(ps), nil
 }

@@ -15,6 +15,7 @@ import (
 // the value share that one reference. The zero Packet is empty.
 type Packet struct {
 	pb     *stack.PacketBuffer
+	mtu    int   // of the stack that made it, 0 if none did
 	queued int64 // when a Queue took it, Unix nanoseconds; 0: none has
 }
 
@@ -109,8 +110,12 @@ func (p Packet) partial() bool {
 }
 
 // AppendCut is Cut(p.AppendTo(nil), mtu, dst, out) with one copy and one
-// checksum instead of two. A packet within mtu is appended to dst too.
+// checksum instead of two. A packet within mtu is appended to dst too. If the
+// stack's MTU is less than mtu, or the peer's MSS, TCP's pieces are no larger.
 func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [][]byte, err error) {
+	if p.pb != nil && p.partial() {
+		mtu = min(mtu, p.largest())
+	}
 	if p.Len() <= mtu || !p.partial() {
 		from := len(dst)
 		buf = p.AppendTo(dst)
@@ -138,6 +143,24 @@ func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [
 	}
 	return l.cut(header[:n], payload, mtu, dst, out)
 }
+
+// largest is the size of the pieces that TCP wants its segment in, in bytes.
+func (p Packet) largest() int {
+	size := p.mtu
+	if size == 0 {
+		size = maxPacket
+	}
+	headers := len(p.pb.NetworkHeader().Slice()) + len(p.pb.TransportHeader().Slice())
+	// gVisor takes room for SACK blocks off the MSS, whether there are any or not.
+	if mss := int(p.pb.GSOOptions.MSS); mss > 0 && headers+mss+maxSACK < size {
+		size = headers + mss
+	}
+	return size
+}
+
+// maxSACK is how long TCP's option with SACK blocks gets, beside timestamps: kind,
+// length, three blocks and padding (RFC 2018, Section 3).
+const maxSACK = 2 + 3*8 + 2
 
 // maxHeader is room for an IP header and a TCP header with all their options.
 const maxHeader = 60 + 60

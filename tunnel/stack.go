@@ -42,6 +42,11 @@ import (
 // within 1,480 bytes, which PPPoE and most tunnels on the way leave free.
 const InnerMTU = 1380
 
+// ForeignMTU is the MTU where the other end is not godwit. Nothing tests there
+// what the path takes, so it is what nearly all do: the least that IPv6 has (RFC
+// 8200, Section 5), in ESP and UDP some 1,350 bytes.
+const ForeignMTU = 1280
+
 // A Config makes a Stack.
 type Config struct {
 	// Addresses are the stack's own, IPv4 and IPv6, at least one. More may

@@ -338,3 +338,30 @@ func echoRequest(from, to netip.Addr) []byte {
 	b[42], b[43] = byte(sum>>8), byte(sum)
 	return b
 }
+
+// Whatever the link takes, packets are no larger than the smaller of the two
+// stacks wants them, in both directions.
+func TestSmallerMTU(t *testing.T) {
+	const mtu, size = 1280, 1 << 20
+	w := &wire{fused: true, check: true, mtuB: mtu}
+	connect(t, w)
+	defer w.Close()
+	for _, at := range []netip.Addr{addrB4, addrB6} {
+		a, b := w.dialed(t, at)
+		var all sync.WaitGroup
+		for _, c := range []net.Conn{a, b} {
+			all.Go(func() { io.Copy(c, stream(1, size)) })
+			all.Go(func() {
+				if _, err := io.ReadFull(c, make([]byte, size)); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		a.Close()
+		b.Close()
+	}
+	if n := w.largest.Load(); n > mtu || n < mtu-maxSACK {
+		t.Errorf("the largest packet had %d bytes", n)
+	}
+}

@@ -34,6 +34,7 @@ type wire struct {
 	loss    float64       // share of the packets that get lost
 	rate    int           // bytes a second, each way; 0 is unlimited
 	forward *Forward      // of b
+	mtuB    int           // of b; 0 is testMTU
 	each    bool          // packets go in one by one, which nothing coalesces
 
 	down   atomic.Bool // loses everything
@@ -55,7 +56,7 @@ func connect(t testing.TB, w *wire) {
 	t.Helper()
 	var qa, qb = NewQueue(16 << 20), NewQueue(16 << 20)
 	w.a = newStack(t, qa, addrA4, addrA6)
-	w.b = newStackOf(t, qb, Config{Addresses: []netip.Addr{addrB4, addrB6}, Forward: w.forward})
+	w.b = newStackOf(t, qb, Config{Addresses: []netip.Addr{addrB4, addrB6}, Forward: w.forward, MTU: w.mtuB})
 	w.wait.Go(func() { w.pump(t, qa, w.b, 1) })
 	w.wait.Go(func() { w.pump(t, qb, w.a, 2) })
 	w.shut = []func(){w.a.Close, w.b.Close, qa.Close, qb.Close}
@@ -75,7 +76,10 @@ func newStack(t testing.TB, q *Queue, addrs ...netip.Addr) *Stack {
 
 func newStackOf(t testing.TB, q *Queue, c Config) *Stack {
 	t.Helper()
-	c.MTU, c.Output = testMTU, func(p Packet) {
+	if c.MTU == 0 {
+		c.MTU = testMTU
+	}
+	c.Output = func(p Packet) {
 		if !q.Put(p) {
 			p.Release()
 		}

@@ -177,8 +177,10 @@ func (s *Session) sendAuth(now time.Time, sa *ikeSA) {
 		ps = append(ps, s.ini.Request.payload(message.ConfigRequest))
 	}
 	r := &request{kind: reqAuth, spi: s.c.NewSPI(), tsi: s.ini.TSi, tsr: s.ini.TSr}
-	r.offered = offer(s.c.ESPProposals, message.ProtocolESP, spiBytes(r.spi), false)
-	ps = append(ps, r.offered, &message.TS{Selectors: r.tsi}, &message.TS{Responder: true, Selectors: r.tsr})
+	if !s.ini.Childless || !s.childless {
+		r.offered = offer(s.c.ESPProposals, message.ProtocolESP, spiBytes(r.spi), false)
+		ps = append(ps, r.offered, &message.TS{Selectors: r.tsi}, &message.TS{Responder: true, Selectors: r.tsr})
+	}
 	if s.ini.Login != nil {
 		s.startLogin(r, id)
 	}
@@ -220,10 +222,14 @@ func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *messa
 		s.farewell(now, sa, 0, &NotifyError{refused.NotifyType})
 		return
 	}
-	d, err := s.acceptChild(r, ps, s.first.ni, s.first.nr)
-	if err != nil {
-		s.farewell(now, sa, 0, err)
-		return
+	var first *child
+	if r.offered != nil {
+		d, err := s.acceptChild(r, ps, s.first.ni, s.first.nr)
+		if err != nil {
+			s.farewell(now, sa, 0, err)
+			return
+		}
+		first = d.child(sa)
 	}
 	if cp, ok := message.Find[*message.Config](ps); ok && cp.ConfigType == message.ConfigReply {
 		s.configuration = configuration(cp)
@@ -234,8 +240,15 @@ func (s *Session) takeFirstChild(now time.Time, sa *ikeSA, r *request, id *messa
 	s.established(now)
 	s.emit(Established{Remote: s.remote, Configuration: s.configuration, VendorIDs: s.first.vendorIDs, RoundTrip: rtt})
 	s.first = nil
-	s.addChild(now, d.child(sa))
+	if first == nil {
+		s.enqueue(task{kind: reqChild, standIn: true, child: &child{Child: Child{TSLocal: r.tsi, TSRemote: r.tsr}}})
+		return
+	}
+	s.addChild(now, first)
 }
+
+// Childless reports that the responder knows RFC 6023.
+func (s *Session) Childless() bool { return s.childless }
 
 func (s *Session) checkResponder(now time.Time, sa *ikeSA, id *message.ID, auth *message.Auth, ps []message.Payload) error {
 	shown := rawKey(ps)

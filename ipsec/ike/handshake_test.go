@@ -95,6 +95,36 @@ func TestSharedKey(t *testing.T) {
 	}
 }
 
+// The first Child SA is made after IKE_AUTH if the initiator likes (RFC 6023).
+func TestChildless(t *testing.T) {
+	for _, hybridised := range []bool{false, true} {
+		also := func(*pair) {}
+		if hybridised {
+			also = hybrid
+		}
+		p := newPair(t, also, func(p *pair) { p.ic.Childless = true })
+		p.establish()
+		if !p.i.Childless() {
+			t.Error("the responder does not say that it knows how")
+		}
+		if want := "I CREATE_CHILD_SA request 2"; !hybridised && !slices.Contains(p.sends, want) {
+			t.Errorf("sent %q", p.sends)
+		}
+		c := p.wantOneChild()
+		if len(c.TSLocal) != 1 || c.TSLocal[0] != PrefixSelector(netip.MustParsePrefix("10.7.0.2/32")) {
+			t.Errorf("selectors %v", c.TSLocal)
+		}
+		p.wantIdle()
+	}
+	p := newPair(t, func(p *pair) {
+		p.ic.Childless = true
+		p.rc.ESPProposals = []Proposal{{Ciphers: []esp.Algorithm{esp.ChaCha20Poly1305}}}
+		p.ic.ESPProposals = []Proposal{{Ciphers: []esp.Algorithm{esp.AES256GCM}}}
+	})
+	p.run()
+	wantError(t, "initiator", p.closedI(), &NotifyError{message.NoProposalChosen})
+}
+
 // wantError compares by errors.Is, and notifications by type.
 func wantError(t *testing.T, who string, got, want error) {
 	t.Helper()

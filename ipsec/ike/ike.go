@@ -163,6 +163,10 @@ type InitiatorConfig struct {
 	// the SPI are known; nil adds nothing. At most 128 bytes.
 	Mark func(now time.Time, spi uint64, random []byte) []byte
 
+	// Childless makes the first Child SA after IKE_AUTH instead of in it, with a
+	// responder that knows RFC 6023, as some demand. It costs a round trip.
+	Childless bool
+
 	Request  Configuration     // CFG_REQUEST; nil sends none
 	TSi, TSr []TrafficSelector // nil means all of IPv4 and IPv6
 }

@@ -164,6 +164,7 @@ func (s *Session) learn(ps []message.Payload) {
 			s.first.vendorIDs = append(s.first.vendorIDs, v.Data)
 		}
 	}
+	s.childless = message.FindNotify(ps, message.ChildlessSupported) != nil
 	if n := message.FindNotify(ps, message.SignatureHashAlgorithms); n != nil {
 		for d := n.Data; len(d) >= 2; d = d[2:] {
 			h := binary.BigEndian.Uint16(d)

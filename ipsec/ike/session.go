@@ -41,6 +41,7 @@ type Session struct {
 	login *loginState // while IKE_AUTH goes by EAP
 
 	mobike        bool // both ends know MOBIKE
+	childless     bool // the responder knows RFC 6023
 	peer          *Peer
 	remote        Identity
 	configuration Configuration

@@ -87,6 +87,9 @@ func TestDissectGateway(t *testing.T) {
 		spi, _, _ := strings.Cut(line, "\t")
 		spis[spi] = true
 	}
+	if mip := tshark(t, keys, file, "-Y", "mip"); mip != "" {
+		t.Errorf("the client registers with a gateway that knows no registrations: %s", tail(mip, 2000))
+	}
 	if len(spis) < 4 {
 		t.Errorf("TCP is shown in %d ESP SAs, want those of several rekeyings: %s", len(spis), esp)
 	}
@@ -121,6 +124,38 @@ func TestDissectRegistration(t *testing.T) {
 	}
 	if bad := tshark(t, keys, file, "-o", "esp.enable_authentication_check:FALSE", "-Y", "mip && _ws.malformed", "-V"); bad != "" {
 		t.Errorf("malformed: %s", tail(bad, 4000))
+	}
+}
+
+// A registration request that a program behind strongSwan sends is a datagram like
+// any other: the dissector shows it inside ESP, and the server takes no notice.
+func TestServerMobileIP(t *testing.T) {
+	n := serverNetwork(t, netns.Config{})
+	ctx := within(t, time.Minute)
+	keys := t.TempDir()
+	startServer(t, n, "", "--key-log", keys)
+	file, stop := capture(t, n.Server, "wan")
+	cl := startCharon(t, n.Clients[0].Host, strongSwan{esp: "aes256gcm16-noesn"})
+	if out := cl.connect(); !strings.Contains(out, "completed successfully") {
+		t.Fatalf("not connected: %s", out)
+	}
+	conn, err := n.Clients[0].DialContext(ctx, "udp", "10.143.0.1:434")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// RFC 5944, Section 3.3: type, flags, lifetime; home address, home agent,
+	// care-of address; identification.
+	request := append([]byte{1, 0, 2, 88, 10, 143, 0, 2, 10, 143, 0, 1, 203, 0, 113, 9}, 0, 0, 0, 0, 0, 0, 0, 1)
+	if _, err := conn.Write(request); err != nil {
+		t.Fatal(err)
+	}
+	echoes(t, ctx, n.Clients[0].DialContext, echoAddress, 1<<12) // behind it, and as ever
+	stop()
+	wellFormed(t, keys, file)
+	mip := tshark(t, keys, file, "-Y", "mip && esp", "-T", "fields", "-e", "mip.type", "-e", "mip.homeaddr", "-e", "mip.coa")
+	if strings.TrimSpace(mip) != "1\t10.143.0.2\t203.0.113.9" {
+		t.Errorf("the dissector shows %q", mip)
 	}
 }
 

@@ -129,6 +129,7 @@ func TestClientScenarios(t *testing.T) {
 					t.Errorf("not the same IKE SA: %s and %s", before, after)
 				}
 			}},
+		{name: "the gateway wants the Child SA afterwards", gateway: strongSwan{connection: "childless = force"}, logged: "parsed CREATE_CHILD_SA request"},
 		{name: "the gateway wants another authentication", gateway: strongSwan{connection: "reauth_time = 4s\n    over_time = 2s\n    rekey_time = 0s"},
 			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
 				await(t, ctx, "an IKE SA made anew", func() bool { return strings.Count(gw.log(), "is initiating an IKE_SA") >= 2 })
@@ -150,6 +151,10 @@ func TestClientScenarios(t *testing.T) {
 				if n := c.status().Dropped; n == 0 {
 					t.Error("no copy was dropped")
 				}
+			}},
+		{name: "the path takes packets of 1,400 bytes", access: netns.AccessConfig{MTU: 1400},
+			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
+				echoes(t, ctx, c.DialContext, echoAddress, 1<<20)
 			}},
 		{name: "an idle client keeps the NAT's mapping alive", access: netns.AccessConfig{NAT: netns.RandomPorts},
 			before: countKeepalives,
@@ -278,6 +283,10 @@ func TestServerScenarios(t *testing.T) {
 				if out, err := cl.host.Command("ping", "-c", "1", "-W", "1", "-M", "do", "-s", "1373", netns.TargetIPv4.String()).CombinedOutput(); err == nil {
 					t.Errorf("a larger one passes in one piece: %s", out)
 				}
+			}},
+		{name: "the path takes packets of 1,400 bytes", access: netns.AccessConfig{MTU: 1400},
+			then: func(t *testing.T, ctx context.Context, s *server, cl *charon) {
+				echoes(t, ctx, cl.host.DialContext, echoAddress, 1<<20)
 			}},
 		{name: "an idle client keeps the NAT's mapping alive", client: strongSwan{charon: "keep_alive = 1s"}, access: netns.AccessConfig{NAT: netns.RandomPorts},
 			before: countKeepalives,
