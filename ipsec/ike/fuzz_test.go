@@ -111,6 +111,8 @@ func FuzzSession(f *testing.F) {
 	}
 	// IKE_INTERMEDIATE goes right, then both ends rekey, with IKE_FOLLOWUP_KE.
 	f.Add([]byte{0, 1, 0, 0, 0, 1, 1, 1, 0, 1, 5, 0, 0, 1, 1, 0, 0, 0, 1, 1, 1, 6, 0, 0, 1, 1, 0})
+	// The responder crashes, and is asked.
+	f.Add([]byte{0, 1, 0, 1, 13, 7, 12, 1, 200, 1, 0, 1, 0, 0})
 	// Key exchange data of wrong lengths in both new exchanges.
 	for _, e := range []message.ExchangeType{message.IKEIntermediate, message.IKEFollowupKE} {
 		f.Add([]byte{0, 1, 8, byte(e), byte(message.TypeKE), 0, 0, 10, 0, 0, 0, 10, 0, 36, 0, 0, 1, 2, 9, byte(e), byte(message.TypeKE), 1, 0, 1, 0, 10, 10})
@@ -154,7 +156,7 @@ func FuzzSession(f *testing.F) {
 		}
 		for steps := 0; len(script) > 0 && steps < 200; steps++ {
 			p.collect()
-			switch op := next() % 12; op {
+			switch op := next() % 14; op {
 			case 0:
 				if len(p.toR) > 0 {
 					p.toResponder()
@@ -210,6 +212,16 @@ func FuzzSession(f *testing.F) {
 					}
 				} else if b := sealAs(p.i, s, e, first, response, plain); b != nil {
 					p.i.Receive(p.now, b, nil)
+				}
+			case 12: // the responder says that it does not know some SA
+				spi := uint32(next())
+				if len(p.i.children) > 0 && spi < 128 {
+					spi = p.i.children[0].OutboundSPI
+				}
+				p.r.UnknownSPI(p.now, spi, next(), source)
+			case 13: // it is started anew
+				if next() == 7 {
+					p.restart()
 				}
 			case 10:
 				p.i.Liveness(p.now)

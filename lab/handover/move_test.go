@@ -157,17 +157,23 @@ func (m *mobile) firstPacket(from netip.Addr) (at func() time.Time) {
 // and one more for keys that are safe from quantum computers.
 func TestConnect(t *testing.T) {
 	for _, c := range []struct {
+		name   string
 		choice ike.PostQuantum
+		mtu    int
 		rounds float64
 		keys   string
 	}{
-		{ike.PreferPostQuantum, 3, "X25519+ML-KEM-768"},
-		{ike.NeverPostQuantum, 2, "X25519"},
+		{"default", ike.PreferPostQuantum, 0, 3, "X25519+ML-KEM-768"},
+		{"classical", ike.NeverPostQuantum, 0, 2, "X25519"},
+		{"default, smallest MTU of IPv4", ike.PreferPostQuantum, 576, 3, "X25519+ML-KEM-768"},
 	} {
-		t.Run(c.keys, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				const r = 100 * time.Millisecond
-				w := newWorld(t, r, func(w *world) { w.postQuantum = c.choice })
+				w := newWorld(t, r, func(w *world) {
+					w.postQuantum = c.choice
+					w.wifi.SetLink(lab.Link{Delay: r / 2, MTU: c.mtu})
+				})
 				defer w.close()
 				start := lab.NewClock(r)
 				m := w.join("laptop", 10)
