@@ -266,7 +266,8 @@ func (m *mapping) send(o outgoing) error {
 	}
 	to := netip.AddrPortFrom(addr, o.port)
 	if resolver, ok := m.s.d.Names.target(to); ok {
-		m.asked.Store(&to)
+		asked := to
+		m.asked.Store(&asked)
 		to = resolver
 	} else if err := m.s.d.Policy.Check(addr); err != nil {
 		return err

@@ -70,9 +70,13 @@ type udpWorld struct {
 	done    chan error
 }
 
+// testNames is the name server of a udpWorld.
+var testNames = NameServer{Gateways: []netip.Addr{netip.MustParseAddr("10.77.0.1")}, Resolver: netip.MustParseAddrPort("127.0.0.53:53")}
+
 func newUDPWorld(t *testing.T) *udpWorld {
 	w := &udpWorld{t: t, inner: newFakeSocket(), done: make(chan error, 1)}
 	d := &Datagrams{
+		Names:    testNames,
 		Resolver: knownNames{"dns.example": netip.MustParseAddr("192.0.2.53"), "slow.example": netip.MustParseAddr("192.0.2.54"), "inside.example": netip.MustParseAddr("127.0.0.1")},
 		Listen: func(string) (net.PacketConn, error) {
 			f := newFakeSocket()
@@ -180,6 +184,49 @@ func TestDatagrams(t *testing.T) {
 			t.Errorf("the second mapping sent %v", got)
 		}
 	})
+}
+
+// What is asked of the server itself goes to its resolver, and the answer is the
+// server's; the resolver is reached in no other way.
+func TestNameServer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newUDPWorld(t)
+		defer w.end()
+		w.send(5000, "10.77.0.1:53", "question")
+		w.send(5000, "10.77.0.1:54", "to no name server")
+		w.send(5000, "127.0.0.53:53", "past the name server")
+		if got := w.sent(0); len(got) != 1 || got[0].at != testNames.Resolver || string(got[0].data) != "question" {
+			t.Fatalf("sent %v", got)
+		}
+		w.sockets[0].in <- fakeDatagram{testNames.Resolver, []byte("answer")}
+		synctest.Wait()
+		r, err := statute.ParseDatagram((<-w.inner.out).data)
+		if err != nil || r.DstAddr.String() != "10.77.0.1:53" || string(r.Data) != "answer" {
+			t.Errorf("answer %q from %v, %v", r.Data, r.DstAddr.String(), err)
+		}
+	})
+	var dialed string
+	dial := testNames.Dial(func(_ context.Context, _, address string) (net.Conn, error) {
+		dialed = address
+		return nil, ErrRefused
+	})
+	for _, address := range []string{"10.77.0.1:80", "name.example:53", "192.0.2.1:53"} {
+		if _, err := dial(t.Context(), "tcp", address); !errors.Is(err, ErrRefused) || dialed != address {
+			t.Errorf("%s leads to %s, %v", address, dialed, err)
+		}
+	}
+	ln := tcp(t)
+	defer ln.Close()
+	n := testNames
+	n.Resolver = netip.MustParseAddrPort(ln.Addr().String())
+	c, err := n.Dial(nil)(t.Context(), "tcp", "10.77.0.1:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if c.RemoteAddr().String() != ln.Addr().String() {
+		t.Errorf("a question over TCP goes to %v", c.RemoteAddr())
+	}
 }
 
 // A burst waits for a name to be resolved, and what waits is bounded in number and
