@@ -66,7 +66,7 @@ func TestForce(t *testing.T) {
 		if err := m.client.Force("websocket"); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20 * time.Minute) // nothing better is looked for
+		time.Sleep(2 * time.Minute) // nothing better is looked for
 		on("websocket")
 		m.host.Move("if0", w.cell)
 		settle()
