@@ -21,7 +21,7 @@ const (
 	// anyEncapsulation lets go of one that was forced.
 	anyEncapsulation = "auto"
 	// forceWait is how long the command waits for an answer by what it forced.
-	forceWait = 10 * time.Second
+	forceWait = 5 * time.Second
 	forceLook = 100 * time.Millisecond
 )
 
