@@ -14,10 +14,11 @@ import (
 	"testing"
 )
 
-// freePort gives an address of loopback that nobody listens at.
+// freePort gives an address of loopback that nobody listens at, and that no
+// program connects from by itself, so that nobody takes it meanwhile.
 func freePort(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.7.7.7:0")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,10 +92,11 @@ func (b *bench) ask(c net.Conn, at netip.AddrPort, to uint16) portmsg.Status {
 	return reply.Status
 }
 
-// free gives a port that nobody has.
+// free gives a port that nobody has, at an address that no program connects from
+// by itself, so that nobody takes it meanwhile.
 func free(t *testing.T) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", "127.7.7.7:0")
 	if err != nil {
 		t.Fatal(err)
 	}
