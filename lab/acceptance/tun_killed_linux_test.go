@@ -174,7 +174,27 @@ func TestTunMachineKillSwitch(t *testing.T) {
 	if after := w.routing(t, ctx); after.without("fe80:") != before.without("fe80:") {
 		t.Errorf("before:\n%s\nafter:\n%s", before.text, after.text)
 	}
-	if err := w.pings(ctx, netns.ServerIPv4.String()); err != nil {
-		t.Errorf("after cleanup: %v", err)
+	open := func(when string) {
+		t.Helper()
+		if err := w.pings(ctx, netns.ServerIPv4.String()); err != nil {
+			t.Errorf("%s: %v", when, err)
+		}
 	}
+	open("after cleanup")
+
+	// An end that was asked for opens the machine; that the server refuses the
+	// client does not.
+	w.client.run(t, "--tun", "--kill-switch")
+	stopTun(t, w.client)
+	open("after the end")
+	leaks.stop() // it has seen pings
+	must(t, w.server.host, "server", "remove", w.Clients[0].Name, "--dir", w.server.dir)
+	leaks = w.watchLeaks(t, "wifi")
+	w.client.Process = w.client.host.Start(godwit, "client", "run", "--dir", w.client.dir, "--tun", "--kill-switch")
+	if code, err := w.client.Wait(ctx); code == 0 || err != nil {
+		t.Fatalf("a client that is refused ends with %d, %v", code, err)
+	}
+	wantClosed("after a refusal")
+	must(t, w.client.host.Host, "client", "cleanup", "--dir", w.client.dir)
+	open("after the last cleanup")
 }
