@@ -138,7 +138,7 @@ interop:
 	  $(call install,$(INTEROP)); \
 	  missing=$$(for p in charon-systemd swanctl tshark tcpdump ping conntrack nft ip; do command -v $$p >/dev/null || echo $$p; done); \
 	  if [ -n "$$missing" ]; then $(call skip,the tests against strongSwan: they need strongSwan and tshark as Debian packages them); \
-	  else $(GO) test -tags netns -count=1 -timeout 20m ./lab/interop; fi; \
+	  else $(GO) test -tags netns -count=1 -parallel 4 -timeout 20m ./lab/interop; fi; \
 	fi
 
 # strongSwan 6, which has ML-KEM, comes from Debian unstable and so is no part of
