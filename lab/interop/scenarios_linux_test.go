@@ -143,6 +143,10 @@ func TestClientScenarios(t *testing.T) {
 		{name: "the gateway restarts",
 			then: func(t *testing.T, ctx context.Context, gw *charon, c *client) {
 				gw.restart()
+				echoes(t, ctx, c.DialContext, echoAddress, 1<<12)
+				if err := c.Stderr.Expect(ctx, "the gateway does not answer; trying a new IKE SA"); err != nil {
+					t.Errorf("it waited until the old one was given up: %v", err)
+				}
 			}},
 		{name: "packets arrive twice and out of order", access: netns.AccessConfig{Delay: 2 * time.Millisecond},
 			before: func(t *testing.T, n *netns.Network) { n.Access[0].Relay.SetFaults(disorder) },
