@@ -168,6 +168,7 @@ func (c *Client) Run(ctx context.Context) error {
 		Silence:    func() { c.owner.Post(c.silent) },
 		SendFailed: c.sendFailed,
 		MTU:        tunnel.InnerMTU,
+		Recover:    !c.c.NoRecovery,
 	})
 	c.watch()
 	c.owner.Post(c.connect)
@@ -259,9 +260,14 @@ func (c *Client) force(now time.Time, name transports.Name) {
 // allowed holds for the encapsulations that force leaves.
 func (c *Client) allowed(name transports.Name) bool { return c.forced == "" || name == c.forced }
 
-func (c *Client) deliver(pkts [][]byte) {
-	if in := c.inner.Load(); in != nil {
+func (c *Client) deliver(pkts [][]byte, way tunnel.Way) {
+	in := c.inner.Load()
+	switch {
+	case in == nil:
+	case c.c.NoRecovery || in.resolver != nil:
 		in.stack.Input(pkts)
+	default:
+		in.stack.InputInOrder(pkts, way)
 	}
 }
 

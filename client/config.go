@@ -56,6 +56,10 @@ type Config struct {
 	// comparison and to look for faults.
 	NoOffload bool
 
+	// NoRecovery leaves packets that are lost on the way to the TCP inside, and
+	// the rate of the path too. Both ends need recovery for either to have it.
+	NoRecovery bool
+
 	// EarlyData says when a stream's first bytes need not wait for the
 	// destination; the default is EarlyKnown.
 	EarlyData EarlyData

@@ -390,6 +390,7 @@ func (c *Client) innerFor(conf ike.Configuration) (*inner, error) {
 		Addresses: in.addresses, MTU: mtu, Output: c.link.Output, NoOffload: c.c.NoOffload, Logger: c.log,
 		// A gateway forwards packets that others made.
 		VerifyChecksums: in.resolver != nil,
+		Mended:          in.resolver == nil && !c.c.NoRecovery,
 	})
 	if err != nil {
 		return nil, err
@@ -435,6 +436,7 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 		c.log.Warn("the link has ended; connecting anew", slog.Any("err", err))
 	}
 	c.registrar, c.foreign = nil, nil
+	c.link.Recover(!c.c.NoRecovery)
 	c.link.Use(nil, false, 0)
 	for id := range c.carriers {
 		// What the server that was started anew answered by is good enough to

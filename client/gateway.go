@@ -177,6 +177,7 @@ const (
 // takeForeign takes up a link to a gateway that named no home agent.
 func (c *Client) takeForeign(now time.Time, in *inner, e ike.Established) {
 	c.foreign = &foreign{current: c.answered, trigger: mobility.TriggerConnect, started: now, since: now, rtt: e.RoundTrip}
+	c.link.Recover(false)
 	c.heard(c.answered)
 	for id := range c.carriers {
 		if id != c.answered {

@@ -66,6 +66,7 @@ func (t *table) local(c *Client) error {
 	c.PostQuantum = t.postQuantum()
 	c.Tun = t.tun()
 	c.NoOffload = !t.flag("offload", true)
+	c.NoRecovery = !t.flag("recovery", true)
 	c.LogLevel = t.level()
 	return t.done()
 }
@@ -90,6 +91,7 @@ func (c *Client) Encode() []byte {
 		{"When a stream's first bytes need not wait for its destination.", "early_data", cmp.Or(c.EarlyData, "known")},
 		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(c.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
+		{"Lost packets are sent again below TCP, at the path's rate.", "recovery", !c.NoRecovery},
 	}
 	if len(c.Enrolment) > 0 {
 		lines = slices.Insert(lines, 4, line{"Tells the server this client's key.", "enrolment", base64.StdEncoding.EncodeToString(c.Enrolment)})

@@ -86,6 +86,9 @@ type Server struct {
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool
+	// NoRecovery, the key recovery turned round, leaves packets that are lost on
+	// the way to the TCP inside.
+	NoRecovery bool
 	// LogLevel is info by default.
 	LogLevel slog.Level
 	// IKEv2 is what the server is to IKEv2 clients that are not godwit; nil
@@ -156,6 +159,9 @@ type Client struct {
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool
+	// NoRecovery, the key recovery turned round, leaves packets that are lost on
+	// the way to the TCP inside.
+	NoRecovery bool
 	// LogLevel is info by default.
 	LogLevel slog.Level
 }

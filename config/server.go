@@ -40,6 +40,7 @@ func (t *table) server() (*Server, error) {
 	s.PostQuantum = t.postQuantum()
 	s.Web = t.web()
 	s.NoOffload = !t.flag("offload", true)
+	s.NoRecovery = !t.flag("recovery", true)
 	s.LogLevel = t.level()
 	s.IKEv2 = t.ikev2(s)
 	t.checkStealth(s)
@@ -78,5 +79,6 @@ func (s *Server) Encode() []byte {
 		{"debug, info, warn or error", "log_level", levelName(s.LogLevel)},
 		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(s.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
+		{"Lost packets are sent again below TCP, at the path's rate.", "recovery", !s.NoRecovery},
 	}, s.Web.lines()...))
 }

@@ -21,6 +21,7 @@ type Link struct {
 	Jitter time.Duration // up to this much is added, evenly; order is kept
 
 	Loss      float64 // the part of packets that is lost, 0 to 1
+	Burst     int     // so many are lost in a row; 0 is one by one
 	Duplicate float64 // the part of packets that arrives twice
 	Reorder   float64 // the part of packets that takes twice Delay (and at least a millisecond more), being overtaken
 
@@ -44,7 +45,13 @@ type link struct {
 	direction string
 	busy      time.Time // when what waits will have been sent
 	last      time.Time // when the last one arrives
-	luck      map[flow]*rand.Rand
+	luck      map[flow]*luck
+}
+
+// luck is one flow's.
+type luck struct {
+	*rand.Rand
+	losing int // packets that follow a lost one
 }
 
 type flow struct {
@@ -59,18 +66,18 @@ func newLink(in *Internet, network, direction string, l Link) *link {
 	if l.Queue == 0 {
 		l.Queue = defaultQueue
 	}
-	return &link{Link: l, in: in, network: network, direction: direction, luck: make(map[flow]*rand.Rand)}
+	return &link{Link: l, in: in, network: network, direction: direction, luck: make(map[flow]*luck)}
 }
 
 // rand gives each flow luck of its own, so that two goroutines that run in
 // either order see the same.
-func (l *link) rand(p *packet) *rand.Rand {
+func (l *link) rand(p *packet) *luck {
 	f := flow{p.proto, p.src, p.dst}
 	r := l.luck[f]
 	if r == nil {
 		h := fnv.New64a()
 		h.Write([]byte(l.network + " " + l.direction + " " + p.proto.String() + " " + p.src.String() + " " + p.dst.String()))
-		r = rand.New(rand.NewPCG(l.in.seed, h.Sum64()))
+		r = &luck{Rand: rand.New(rand.NewPCG(l.in.seed, h.Sum64()))}
 		l.luck[f] = r
 	}
 	return r
@@ -106,7 +113,13 @@ func (l *link) cross(p *packet, next func(*packet)) {
 		// All four are drawn for each packet, so that changing one leaves the
 		// luck with the others as it was.
 		jitter, loss, duplicate, reorder := r.Float64(), r.Float64(), r.Float64(), r.Float64()
-		if loss < l.Loss {
+		switch {
+		case r.losing > 0:
+			r.losing--
+			l.in.drop(p, l.network, ByLoss)
+			return
+		case loss < l.Loss/float64(max(l.Burst, 1)):
+			r.losing = max(l.Burst, 1) - 1
 			l.in.drop(p, l.network, ByLoss)
 			return
 		}

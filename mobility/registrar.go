@@ -119,6 +119,7 @@ type carrier struct {
 
 	asked  time.Time // when it was opened; for the first patience
 	sentAt time.Time // the last copies
+	before time.Time // the last but one
 	tries  int       // pairs of copies sent
 	next   time.Time // send again; zero: not
 
@@ -176,6 +177,9 @@ func (r *Registrar) Start(now time.Time, t Trigger) {
 		if running && !r.round.probe && r.round.answered.IsZero() {
 			return
 		}
+		if rd := r.round; t == TriggerSilence && rd != nil && !rd.decideAt.IsZero() && rd.tellings <= 2 {
+			return // the server may only just have heard where to send
+		}
 	case TriggerClimb:
 		if running || len(r.better()) == 0 {
 			return
@@ -205,6 +209,17 @@ func (r *Registrar) pace(now time.Time) {
 // mayStart is when the pace allows the next registration.
 func (r *Registrar) mayStart() time.Time {
 	return r.paced.Add(-(RegistrationBurst - 1) * registrationEvery)
+}
+
+// roundTrip is what a reply that came by c shows. It does not say which copy it
+// is to: taken for the last one's where it answers the one before, it would make
+// long round trips short, and what goes by them impatient.
+func (r *Registrar) roundTrip(now time.Time, c *carrier) time.Duration {
+	rtt := now.Sub(c.sentAt)
+	if known := r.current.RTT; c.tries == 2 && known == 0 || c.tries > 1 && rtt < known*3/4 {
+		return now.Sub(c.before)
+	}
+	return rtt
 }
 
 // Opened tells that a carrier's addresses are known; Sends for it follow.
@@ -296,7 +311,7 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 	}
 	if m.PaddedSize > 0 && !c.proven {
 		c.proven, c.next = true, time.Time{}
-		c.rtt, c.verdict = now.Sub(c.sentAt), m.Verdict
+		c.rtt, c.verdict = r.roundTrip(now, c), m.Verdict
 		s.rec.ReplyAt, s.rec.RTT, s.rec.Verdict, s.rec.Error = now, c.rtt, c.verdict, ""
 		if rd.answered.IsZero() {
 			rd.answered = now

@@ -266,7 +266,7 @@ func (r *Registrar) sendCopies(now time.Time, c *carrier, s *slot) {
 	p.PaddedSize = uint16(size)
 	r.do(Send{ID: c.id, Message: &p, PadTo: size})
 	c.tries++
-	c.sentAt, c.next = now, time.Time{}
+	c.before, c.sentAt, c.next = c.sentAt, now, time.Time{}
 	if !reliable(c.name) {
 		c.next = now.Add(backoff(firstResend, c.tries, maxResend))
 	}

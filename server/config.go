@@ -87,6 +87,10 @@ type Config struct {
 	// comparison and to look for faults.
 	NoOffload bool
 
+	// NoRecovery leaves packets that are lost on the way to the TCP inside, and
+	// the rate of the path too. Both ends need recovery for either to have it.
+	NoRecovery bool
+
 	// Datagrams relays clients' UDP; nil has none.
 	Datagrams interface {
 		Serve(inner net.PacketConn) error

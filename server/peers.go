@@ -205,10 +205,11 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		p.link = link.New(link.Config{
 			Logger:       s.log,
 			Table:        &s.table,
-			Deliver:      func(pkts [][]byte) { s.deliver(p, pkts) },
+			Deliver:      func(pkts [][]byte, way tunnel.Way) { s.deliver(p, pkts, way) },
 			Registration: func(ip []byte, c transports.Carrier, size int) { s.registrationIn(p, ip, c, size) },
 			Elsewhere:    s.elsewhere(p, e.Peer),
 			MTU:          tunnel.InnerMTU,
+			Recover:      !s.c.NoRecovery,
 		})
 		s.peers[u.Name] = p
 	}
@@ -218,6 +219,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 	}
 	p.user, p.find, p.session, p.orphaned = u, find, session, time.Time{}
 	p.guest.Store(!wantsHomeAgent(e.Configuration))
+	p.link.Recover(!s.c.NoRecovery && !p.guest.Load())
 	s.sessions[session] = p
 	if p.guest.Load() {
 		s.guestEstablished(now, p, e.Configuration)
@@ -348,7 +350,7 @@ func (s *Server) removePeer(p *peer) {
 // deliver gives a client's packets to the stack. "The packet's source address
 // must match the SA's selectors" (RFC 4301, Section 5.2): what a client sends
 // has its own inner address, or it is dropped.
-func (s *Server) deliver(p *peer, pkts [][]byte) {
+func (s *Server) deliver(p *peer, pkts [][]byte, way tunnel.Way) {
 	ok := pkts[:0]
 	for _, ip := range pkts {
 		if v, found := s.routes.Load(source(ip)); found && v == p {
@@ -361,7 +363,11 @@ func (s *Server) deliver(p *peer, pkts [][]byte) {
 		s.guests.Input(ok)
 		return
 	}
-	s.stack.Input(ok)
+	if s.c.NoRecovery {
+		s.stack.Input(ok)
+		return
+	}
+	s.stack.InputInOrder(ok, way)
 }
 
 func source(ip []byte) netip.Addr {

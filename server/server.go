@@ -113,7 +113,7 @@ func New(c Config) (*Server, error) {
 	if s.ports, err = s.listen(); err != nil {
 		return nil, err
 	}
-	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: tunnel.InnerMTU, Output: s.output, NoOffload: c.NoOffload, Logger: s.log})
+	s.stack, err = tunnel.New(tunnel.Config{Addresses: inner, MTU: tunnel.InnerMTU, Output: s.output, NoOffload: c.NoOffload, Mended: !c.NoRecovery, Logger: s.log})
 	if err == nil && c.Guests != nil {
 		if err = s.newGuests(inner); err != nil {
 			s.stack.Close()

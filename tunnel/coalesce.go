@@ -23,6 +23,8 @@ type coalescer struct {
 	runs  [maxRuns]run // the first n are open, the oldest first
 	n     int
 	input func(tcpip.NetworkProtocolNumber, *stack.PacketBuffer)
+	order *order // keeps segments in order; nil: they go in as they come
+	way   Way    // that the batch came by
 }
 
 var coalescers = sync.Pool{New: func() any { return new(coalescer) }}
@@ -52,6 +54,7 @@ type tcpSegment struct {
 	header int // and with TCP's
 	seq    uint32
 	flags  byte
+	scale  uint8 // of a SYN
 }
 
 // add takes the next packet of the batch.
@@ -79,7 +82,7 @@ func (c *coalescer) add(b []byte) {
 		c.end(i)
 	}
 	if !joins || s.flags&flagFIN != 0 {
-		c.pass(b)
+		c.passSegment(&s, b)
 		return
 	}
 	if c.n == maxRuns {
@@ -131,9 +134,17 @@ func (r *run) join(s *tcpSegment, b []byte) bool {
 // end gives run i to the stack and forgets it.
 func (c *coalescer) end(i int) {
 	r := c.runs[i]
-	if len(r.pieces) == 0 {
-		c.pass(r.first)
-	} else {
+	switch {
+	case len(r.pieces) == 0:
+		c.passSegment(&r.tcpSegment, r.first)
+	case c.order != nil:
+		c.order.clamp(&r.tcpSegment, r.first[r.ip:r.header], c.way.Window)
+		end := r.next
+		if r.last {
+			end++ // FIN takes a number
+		}
+		c.order.take(&r.tcpSegment, end, r.protocol(), r.packet(), c.way.Hold)
+	default:
 		c.input(r.protocol(), r.packet())
 	}
 	clear(r.pieces)
@@ -177,12 +188,39 @@ func (r *run) packet() *stack.PacketBuffer {
 }
 
 // pass gives a packet to the stack as it is.
-func (c *coalescer) pass(b []byte) {
+func (c *coalescer) pass(b []byte) { c.input(single(b)) }
+
+// passSegment is pass for a TCP segment.
+func (c *coalescer) passSegment(s *tcpSegment, b []byte) {
+	if c.order == nil {
+		c.pass(b)
+		return
+	}
+	end := s.seq + uint32(len(b)-s.header)
+	if s.flags&(flagSYN|flagFIN) != 0 {
+		end++ // they take a number
+	}
+	c.order.clamp(s, b[s.ip:s.header], c.way.Window)
+	proto, pb := single(b)
+	c.order.take(s, end, proto, pb, c.way.Hold)
+}
+
+// passParsed is pass for a packet that has not been looked at.
+func (c *coalescer) passParsed(b []byte) {
+	var s tcpSegment
+	if c.order != nil && s.parse(b) == plain {
+		c.passSegment(&s, b)
+	} else {
+		c.pass(b)
+	}
+}
+
+func single(b []byte) (tcpip.NetworkProtocolNumber, *stack.PacketBuffer) {
 	proto := header.IPv4ProtocolNumber
 	if b[0]>>4 == 6 {
 		proto = header.IPv6ProtocolNumber
 	}
-	c.input(proto, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)}))
+	return proto, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(b)})
 }
 
 // What tcpSegment.parse finds.

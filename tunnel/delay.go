@@ -7,10 +7,11 @@ import (
 
 // Options of TCP: RFC 9293, Section 3.1, and RFC 7323, Section 3.2.
 const (
-	optionEnd        = 0
-	optionNop        = 1
-	optionTimestamps = 8
-	timestampsLength = 10
+	optionEnd         = 0
+	optionNop         = 1
+	optionWindowScale = 3
+	optionTimestamps  = 8
+	timestampsLength  = 10
 )
 
 // Delay takes a wait out of what TCP will measure: an IP packet that was held

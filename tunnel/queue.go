@@ -119,6 +119,28 @@ func (q *Queue) Take(ps []Packet) (int, error) {
 	return n, nil
 }
 
+// TakeSmall is Take for flows that have hardly anything waiting: no more than
+// they may send in their turn. It does not wait; 0 says that there are none.
+func (q *Queue) TakeSmall(ps []Packet) (n int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, l := range []*flowList{&q.flows.fresh, &q.flows.old} {
+		for f := l.head; f != nil; f = f.next {
+			for small := f.bytes <= quantum; small && f.count > 0 && n < len(ps); n++ {
+				ps[n] = f.popHead()
+				size := ps[n].Len()
+				f.deficit -= size
+				q.count--
+				q.bytes -= size
+			}
+		}
+	}
+	if q.count == 0 {
+		q.flows.clear()
+	}
+	return n
+}
+
 // Wake has the Take that waits, or else the next one, return without waiting.
 func (q *Queue) Wake() {
 	q.mu.Lock()

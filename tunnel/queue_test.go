@@ -186,3 +186,38 @@ func TestQueueOrder(t *testing.T) {
 		t.Error("packets got lost")
 	}
 }
+
+// What has hardly anything waiting can be taken past what has much.
+func TestQueueTakeSmall(t *testing.T) {
+	q := NewQueue(1 << 20)
+	defer q.Close()
+	ports := apart(3)
+	fill(t, q, ports[0], 20, 1400)
+	fill(t, q, ports[1], 2, 100)
+	ps := make([]Packet, 8)
+	// The flow is known by now, and old.
+	if n, err := q.Take(ps[:4]); n != 4 || err != nil {
+		t.Fatal(n, err)
+	}
+	for _, p := range ps[:4] {
+		p.Release()
+	}
+	fill(t, q, ports[1], 1, 100)
+	fill(t, q, ports[2], 1, 100)
+	before := q.Bytes()
+	n := q.TakeSmall(ps)
+	got := map[uint16]int{}
+	for _, p := range ps[:n] {
+		port, _ := label(p)
+		got[port]++
+	}
+	if got[ports[0]] != 0 || got[ports[1]] == 0 || got[ports[2]] != 1 {
+		t.Errorf("taken: %v of %v", got, ports)
+	}
+	if q.Bytes() != before-100*n {
+		t.Errorf("%d bytes wait, of %d before %d of 100 were taken", q.Bytes(), before, n)
+	}
+	if n := q.TakeSmall(ps); n != 0 {
+		t.Errorf("%d more", n)
+	}
+}

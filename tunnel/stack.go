@@ -74,6 +74,10 @@ type Config struct {
 	// connection then cross the stack one by one.
 	VerifyChecksums bool
 
+	// Mended says that packets lost on the way are sent again below: see
+	// InputInOrder. TCP is set up for that.
+	Mended bool
+
 	// Forward makes the stack take packets to any address, and stand for all
 	// hosts behind it; nil drops those that are not for the stack's own.
 	Forward *Forward
@@ -94,6 +98,10 @@ type Stack struct {
 	// mu is held for reading while packets go in, so that Close sees the last.
 	mu     sync.RWMutex
 	closed bool
+
+	order order // of connections whose packets may be lost
+
+	control tcpip.CongestionControlOption
 
 	refused atomic.Uint64 // packets that Input has not shown to gVisor
 	forward *Forward      // nil: packets to other addresses are dropped
@@ -139,9 +147,11 @@ func New(c Config) (*Stack, error) {
 		forward: c.Forward,
 		log:     c.Logger,
 		done:    make(chan struct{}),
+		control: c.control(),
 	}
 	s.input = s.deliver
-	if err := s.start(c.Addresses); err != nil {
+	s.order.deliver = s.deliver
+	if err := s.start(&c); err != nil {
 		s.Close()
 		return nil, fmt.Errorf("tunnel: %w", err)
 	}
@@ -150,8 +160,8 @@ func New(c Config) (*Stack, error) {
 	return s, nil
 }
 
-func (s *Stack) start(addrs []netip.Addr) error {
-	if err := configure(s.stack); err != nil {
+func (s *Stack) start(c *Config) error {
+	if err := configure(s.stack, c); err != nil {
 		return err
 	}
 	if err := s.stack.CreateNIC(nic, s.link); err != nil {
@@ -161,7 +171,7 @@ func (s *Stack) start(addrs []netip.Addr) error {
 		{Destination: header.IPv4EmptySubnet, NIC: nic},
 		{Destination: header.IPv6EmptySubnet, NIC: nic},
 	})
-	for _, a := range addrs {
+	for _, a := range c.Addresses {
 		if err := s.AddAddress(a); err != nil {
 			return err
 		}
@@ -180,6 +190,7 @@ func (s *Stack) Close() {
 		s.closed = true
 		s.mu.Unlock()
 		close(s.done)
+		s.order.close()
 		s.stack.Close()
 		s.stack.Wait()
 		s.link.shut()
@@ -195,14 +206,22 @@ func (s *Stack) Close() {
 // Without Config.VerifyChecksums those of IPv4, TCP and UDP are not looked at:
 // the packets must have been protected by something better since they were made,
 // as ESP does between two stacks of this package.
-func (s *Stack) Input(pkts [][]byte) {
+func (s *Stack) Input(pkts [][]byte) { s.put(pkts, nil, Way{}) }
+
+// InputInOrder is Input for packets that came by way of something that sends
+// lost ones again, and finds out how much it takes: TCP segments behind a gap
+// wait for what is missing. Packets of one connection must always come like this
+// for its places to be known.
+func (s *Stack) InputInOrder(pkts [][]byte, way Way) { s.put(pkts, &s.order, way) }
+
+func (s *Stack) put(pkts [][]byte, o *order, way Way) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed {
 		return
 	}
 	c := coalescers.Get().(*coalescer)
-	c.input = s.input
+	c.input, c.order, c.way = s.input, o, way
 	for _, b := range pkts {
 		if len(b) == 0 || len(b) > maxPacket || b[0]>>4 != 4 && b[0]>>4 != 6 {
 			s.refused.Add(1)
@@ -213,7 +232,7 @@ func (s *Stack) Input(pkts [][]byte) {
 		}
 		take := c.add
 		if s.link.noOffload || s.link.verify {
-			take = c.pass
+			take = c.passParsed
 		}
 		before, b := s.link.windows.in(b, s.link.verify)
 		if before != nil {
@@ -222,7 +241,7 @@ func (s *Stack) Input(pkts [][]byte) {
 		take(b)
 	}
 	c.flush()
-	c.input = nil
+	c.input, c.order = nil, nil
 	coalescers.Put(c)
 }
 
@@ -330,7 +349,7 @@ func (s *Stack) Resume() {
 		if err := ep.GetSockOpt(&info); err != nil || info.CcState != tcpip.RTORecovery {
 			continue
 		}
-		cc := tcpip.CongestionControlOption(congestionControl)
+		cc := s.control
 		_ = ep.SetSockOpt(&cc) // sets the congestion state to its beginning; the name is a known one
 	}
 }

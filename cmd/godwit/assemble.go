@@ -60,6 +60,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		Pool6:          d.Config.Pool6,
 		NoOffload:      d.Config.NoOffload,
 		PostQuantum:    postQuantum[d.Config.PostQuantum],
+		NoRecovery:     d.Config.NoRecovery,
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
 			return user(d.LookupClient(key, time.Now()))
 		},
@@ -229,6 +230,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		Enrolment:  d.Config.Enrolment,
 		Mark:       knock.NewKey(d.Config.ServerKey, d.Config.WebSocketPath).Mark,
 		NoOffload:  d.Config.NoOffload,
+		NoRecovery: d.Config.NoRecovery,
 
 		PostQuantum: postQuantum[d.Config.PostQuantum],
 

@@ -37,6 +37,7 @@ var mayImport = map[string][]string{
 	"mobility/netwatch": {},
 	"mobility/places":   {"mobility/netwatch", "transports"},
 	"mobility/owner":    {},
+	"mobility/rate":     {},
 	"mobility/link":     {"mobility", "tunnel", "transports", "ipsec"},
 
 	// An encapsulation knows the words, and how packets are framed in streams;

@@ -23,7 +23,7 @@ func TestNoAllocations(t *testing.T) {
 			},
 			"SealBatch and OpenBatch": func() {
 				_, ps, _ := out.SealBatch(buf, batch, pkts)
-				if o, dropped := in.OpenBatch(ps, opened); len(o) != 4 || dropped != 0 {
+				if o, _, dropped := in.OpenBatch(ps, opened, nil); len(o) != 4 || dropped != 0 {
 					t.Errorf("%d opened, %d dropped", len(o), dropped)
 				}
 			},

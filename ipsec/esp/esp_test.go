@@ -326,8 +326,11 @@ func TestBatches(t *testing.T) {
 	bad := bytes.Clone(pkts[0])
 	bad[20]++
 	again := bytes.Clone(pkts[3])
-	opened, dropped := in.OpenBatch([][]byte{bad, pkts[4], pkts[3], pkts[2], pkts[1], pkts[0], again, {1}}, nil)
+	opened, notes, dropped := in.OpenBatch([][]byte{bad, pkts[4], pkts[3], pkts[2], pkts[1], pkts[0], again, {1}}, nil, nil)
 	want := [][]byte{inner[4], inner[3], inner[1], inner[0]}
+	if len(notes) > 0 {
+		t.Errorf("an empty dummy packet holds %x", notes)
+	}
 	if len(opened) != len(want) || dropped != 3 {
 		t.Fatalf("OpenBatch gives %d packets and drops %d, want %d and 3", len(opened), dropped, len(want))
 	}
@@ -339,6 +342,33 @@ func TestBatches(t *testing.T) {
 	stats := Stats{Opened: 5, Bytes: 100 + 1400 + 20 + 65535, Dummies: 1, Replayed: 1, Unauthentic: 1, Malformed: 1}
 	if got := in.Stats(); got != stats {
 		t.Errorf("Stats are %+v, want %+v", got, stats)
+	}
+}
+
+// A note is a dummy packet to who does not look for it.
+func TestNotes(t *testing.T) {
+	out, in := pair(t, AES128GCM, true, 0)
+	for _, size := range []int{1, 2, 3, 4, 100, maxNote} {
+		note := bytes.Repeat([]byte{byte(size)}, size)
+		pkt, err := out.SealNote(nil, note)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if size == 100 {
+			if inner, err := in.Open(pkt); len(inner) > 0 || err != nil {
+				t.Errorf("Open gives %x, %v", inner, err)
+			}
+			continue
+		}
+		opened, notes, dropped := in.OpenBatch([][]byte{pkt}, nil, nil)
+		if len(opened) > 0 || dropped > 0 || len(notes) != 1 || !bytes.Equal(notes[0], note) {
+			t.Errorf("%d bytes: %d packets, %x, %d dropped", size, len(opened), notes, dropped)
+		}
+	}
+	for _, size := range []int{0, maxNote + 1} {
+		if _, err := out.SealNote(nil, make([]byte, size)); !errors.Is(err, ErrMalformed) {
+			t.Errorf("%d bytes: %v", size, err)
+		}
 	}
 }
 

@@ -67,31 +67,33 @@ func (in *Inbound) SPI() uint32 { return in.spi }
 // packet that comes in twice at the same time one is opened.
 func (in *Inbound) Open(pkt []byte) (inner []byte, err error) {
 	s := scratches.Get().(*scratch)
-	inner, err = in.open(pkt, s)
+	inner, _, err = in.open(pkt, s)
 	scratches.Put(s)
 	return inner, err
 }
 
 // OpenBatch opens several packets as Open does and appends the inner packets
-// to out. Dummy packets are left out. dropped is how many failed; Stats tells
-// why.
-func (in *Inbound) OpenBatch(pkts, out [][]byte) (opened [][]byte, dropped int) {
+// to out. Dummy packets are left out; what they hold, if anything, is appended
+// to notes. dropped is how many failed; Stats tells why.
+func (in *Inbound) OpenBatch(pkts, out, notes [][]byte) (opened, noted [][]byte, dropped int) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for _, p := range pkts {
-		inner, err := in.open(p, s)
+		inner, note, err := in.open(p, s)
 		switch {
 		case err != nil:
 			dropped++
 		case len(inner) > 0:
 			out = append(out, inner)
+		case len(note) > 0:
+			notes = append(notes, note)
 		}
 	}
-	return out, dropped
+	return out, notes, dropped
 }
 
-func (in *Inbound) open(pkt []byte, s *scratch) ([]byte, error) {
-	inner, err := in.decrypt(pkt, s)
+func (in *Inbound) open(pkt []byte, s *scratch) (inner, note []byte, err error) {
+	inner, note, err = in.decrypt(pkt, s)
 	switch {
 	case err == nil:
 		in.opened.Add(1)
@@ -106,13 +108,13 @@ func (in *Inbound) open(pkt []byte, s *scratch) ([]byte, error) {
 	default:
 		in.malformed.Add(1)
 	}
-	return inner, err
+	return inner, note, err
 }
 
-func (in *Inbound) decrypt(pkt []byte, s *scratch) ([]byte, error) {
+func (in *Inbound) decrypt(pkt []byte, s *scratch) (inner, note []byte, err error) {
 	spi, ok := SPI(pkt)
 	if !ok || spi != in.spi || len(pkt) < minLen {
-		return nil, ErrMalformed
+		return nil, nil, ErrMalformed
 	}
 	low, _ := SequenceLow(pkt)
 
@@ -128,14 +130,14 @@ func (in *Inbound) decrypt(pkt []byte, s *scratch) ([]byte, error) {
 	ok = ok && in.window.fresh(seq)
 	in.mu.Unlock()
 	if !ok {
-		return nil, ErrReplay
+		return nil, nil, ErrReplay
 	}
 
 	text := pkt[headerLen:]
 	nonce := s.nonceOf(in.key.salt, pkt[headerLen-ivLen:])
-	text, err := in.key.aead.Open(text[:0], nonce, text, s.associated(spi, seq, in.esn))
+	text, err = in.key.aead.Open(text[:0], nonce, text, s.associated(spi, seq, in.esn))
 	if err != nil {
-		return nil, ErrAuth
+		return nil, nil, ErrAuth
 	}
 
 	// "The receive window is updated only if the integrity verification
@@ -144,23 +146,24 @@ func (in *Inbound) decrypt(pkt []byte, s *scratch) ([]byte, error) {
 	ok = in.window.mark(seq)
 	in.mu.Unlock()
 	if !ok {
-		return nil, ErrReplay
+		return nil, nil, ErrReplay
 	}
 	return strip(text)
 }
 
-// strip takes the trailer and all padding off a decrypted packet.
-func strip(text []byte) ([]byte, error) {
+// strip takes the trailer and all padding off a decrypted packet. What a
+// dummy packet holds is a note.
+func strip(text []byte) (inner, note []byte, err error) {
 	// Pad Length (8), Next Header (8)
 	pad, proto := int(text[len(text)-2]), text[len(text)-1]
 	text = text[:len(text)-trailerLen]
 	if pad > len(text) {
-		return nil, ErrMalformed
+		return nil, nil, ErrMalformed
 	}
 	// "the receiver SHOULD inspect the Padding field." RFC 4303, Section 2.4
 	for i, b := range text[len(text)-pad:] {
 		if b != byte(i+1) {
-			return nil, ErrMalformed
+			return nil, nil, ErrMalformed
 		}
 	}
 	text = text[:len(text)-pad]
@@ -168,13 +171,13 @@ func strip(text []byte) ([]byte, error) {
 	// "Because of this, a receiver MUST be capable of discarding such packets
 	// without indicating an error." RFC 4303, Section 2.6
 	if proto == protoNoNext {
-		return nil, nil
+		return nil, text, nil
 	}
 	n, p, ok := innerLength(text)
 	if !ok || p != proto {
-		return nil, ErrMalformed
+		return nil, nil, ErrMalformed
 	}
-	return text[:n:n], nil
+	return text[:n:n], nil, nil
 }
 
 // Stats gives the counters. They are read one by one while packets come in.
@@ -220,6 +223,14 @@ func (r ReceiveState) Arrived(seq uint64) (arrived, known bool) {
 		return true, true
 	}
 	return r.Missing[i/8]&(0x80>>(i%8)) == 0, true
+}
+
+// Progress is the highest sequence number that has arrived, and how many packets
+// have. They are equal while none is missing.
+func (in *Inbound) Progress() (highest, arrived uint64) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	return in.window.highest, in.window.marked
 }
 
 // State tells which of the last packets have arrived.

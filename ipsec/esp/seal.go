@@ -113,6 +113,30 @@ func (o *Outbound) Seal(dst, inner []byte, padTo int) ([]byte, error) {
 	return dst, nil
 }
 
+// SealNote is Seal for a dummy packet that holds note: to a receiver that does
+// not look for one it is a dummy packet like any other. The error is
+// ErrExhausted, or ErrMalformed for a note that is empty or beyond 4096 bytes.
+func (o *Outbound) SealNote(dst, note []byte) ([]byte, error) {
+	if len(note) == 0 || len(note) > maxNote {
+		return dst, ErrMalformed
+	}
+	size := len(note) + trailerLen
+	size += -size & (align - 1)
+	size += headerLen + icvLen
+	seq, got := o.take(1)
+	if got == 0 {
+		return dst, ErrExhausted
+	}
+	dst = slices.Grow(dst, size)
+	s := scratches.Get().(*scratch)
+	dst = o.seal(dst, note, protoNoNext, size, seq, seq, s)
+	scratches.Put(s)
+	return dst, nil
+}
+
+// maxNote is the longest note, in bytes.
+const maxNote = 4096
+
 // SealBatch seals several packets into dst, one behind the other, and appends
 // a slice of each to out. buf is dst extended. It allocates only if dst or out
 // has no room. inner packets follow the rules of Seal; if one is malformed,

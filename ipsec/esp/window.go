@@ -12,6 +12,7 @@ import (
 type window struct {
 	size    uint64 // packets; at least MinWindow
 	highest uint64 // 0 before the first packet
+	marked  uint64 // how many have arrived
 	ring    []uint64
 }
 
@@ -71,6 +72,7 @@ func (w *window) mark(seq uint64) bool {
 	}
 	word, mask := w.bit(seq)
 	*word |= mask
+	w.marked++
 	return true
 }
 

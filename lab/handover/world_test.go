@@ -42,8 +42,11 @@ const (
 	wsPath   = "/a-path-that-nobody-guesses"
 )
 
-// offload is how both ends are set up.
-var offload = flag.Bool("offload", true, "let many packets cross the stack at once")
+// How both ends are set up.
+var (
+	offload  = flag.Bool("offload", true, "let many packets cross the stack at once")
+	recovery = flag.Bool("recovery", true, "send again below TCP what is lost")
+)
 
 // A world is a server, a target behind it, and what clients attach to.
 type world struct {
@@ -137,6 +140,7 @@ func (w *world) serve() {
 		Pool6:          netip.MustParsePrefix("fd77::/64"),
 		Lookup:         w.lookup,
 		NoOffload:      !*offload,
+		NoRecovery:     !*recovery,
 		IKELifetime:    w.ikeLife,
 		ChildLifetime:  w.childLife,
 		PostQuantum:    w.postQuantum,
@@ -246,6 +250,7 @@ func (w *world) join(name string, number byte) *mobile {
 		HasAddress:   func(a netip.Addr) bool { return slices.Contains(h.Addresses(), a) },
 
 		NoOffload:     !*offload,
+		NoRecovery:    !*recovery,
 		IKELifetime:   w.ikeLife,
 		ChildLifetime: w.childLife,
 		PostQuantum:   w.postQuantum,

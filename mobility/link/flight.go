@@ -42,13 +42,21 @@ type flight struct {
 // sent is an inner packet with the ESP packets that carried it.
 type sent struct {
 	packet tunnel.Packet
+	size   int // of the pieces of it that these are, in bytes
 	out    *esp.Outbound
 	first  uint64 // sequence number of the first ESP packet
 	n      int    // ESP packets
 	mtu    int    // that the inner packet was cut to
-	by     transports.Carrier
-	at     int64 // when it was sealed, Unix nanoseconds
-	held   bool  // part of it never left: no carrier took it
+	mask   uint64 // the pieces that they are, a bit each; 0: all, in order
+	got    uint64 // ESP packets that are known to have arrived, a bit each
+	again  uint64 // and those sent again since
+	// reports says that the peer tells what comes by that carrier: what is not
+	// known to have arrived then has not.
+	reports bool
+	by      transports.Carrier
+	at      int64 // when it was sealed, Unix nanoseconds
+	born    int64 // when it was sealed first
+	held    bool  // part of it never left: no carrier took it
 }
 
 // add keeps e and takes its packet over; the oldest give way.
@@ -59,7 +67,7 @@ func (f *flight) add(e sent) {
 		e.packet.Release()
 		return
 	}
-	for f.count > 0 && f.bytes+e.packet.Len() > f.link.c.FlightBytes {
+	for f.count > 0 && f.bytes+e.size > f.link.c.FlightBytes {
 		f.drop()
 	}
 	if f.count == len(f.ring) {
@@ -70,7 +78,7 @@ func (f *flight) add(e sent) {
 	}
 	f.ring[(f.head+f.count)&(len(f.ring)-1)] = e
 	f.count++
-	f.bytes += e.packet.Len()
+	f.bytes += e.size
 	f.last = time.Unix(0, e.at)
 	if !f.armed {
 		f.armed = true
@@ -85,7 +93,7 @@ func (f *flight) add(e sent) {
 // drop releases the oldest packet; the caller holds mu.
 func (f *flight) drop() {
 	e := &f.ring[f.head]
-	f.bytes -= e.packet.Len()
+	f.bytes -= e.size
 	e.packet.Release()
 	*e = sent{}
 	f.head = (f.head + 1) & (len(f.ring) - 1)
@@ -139,6 +147,79 @@ func (f *flight) hold(out *esp.Outbound, seq uint64) {
 	}
 }
 
+// lost lets go of what has arrived, and gives what has not and is late, with a
+// reference of its own. What the reports have not told of while they could is lost
+// too. Early says that something is missing that is not late yet.
+func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed time.Time) bool) (found []lost, early bool) {
+	arrived := esp.ReceiveState{Highest: m.state.Highest, Missing: m.state.Missing}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	oldest := true
+	for i := 0; i < f.count; i++ {
+		e := &f.ring[(f.head+i)&(len(f.ring)-1)]
+		if e.out != out {
+			oldest = false
+			continue
+		}
+		if e.first > arrived.Highest {
+			break
+		}
+		var pieces uint64
+		whole := true
+		for k := range e.n {
+			seq := e.first + uint64(k)
+			if k < 64 && (e.again|e.got)&(1<<k) != 0 {
+				continue
+			}
+			got, known := arrived.Arrived(seq)
+			switch {
+			case seq > arrived.Highest:
+				whole = false
+			case got || !known && (k >= 64 || !e.reports):
+				if k < 64 {
+					e.got |= 1 << k
+				}
+			case k < 64 && late(seq, time.Unix(0, e.at)):
+				pieces |= 1 << k
+			default:
+				whole, early = false, true
+			}
+		}
+		if pieces != 0 {
+			found = append(found, lost{*e, pieces})
+			e.packet.Retain()
+			e.again |= pieces
+		}
+		if oldest = oldest && whole; oldest {
+			f.drop()
+			i--
+		}
+	}
+	return found, early
+}
+
+// tail gives the newest packet of which nothing up to highest has been
+// reported, to be sent again as a whole.
+func (f *flight) tail(out *esp.Outbound, highest uint64) (lost, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.count == 0 {
+		return lost{}, false
+	}
+	e := &f.ring[(f.head+f.count-1)&(len(f.ring)-1)]
+	if e.out != out || e.first+uint64(e.n)-1 <= highest || e.n > 64 {
+		return lost{}, false
+	}
+	// The last of its pieces is enough: its report tells of the others.
+	l := lost{*e, 1 << (e.n - 1) &^ e.again}
+	if l.pieces == 0 {
+		return lost{}, false
+	}
+	e.packet.Retain()
+	e.again |= l.pieces
+	return l, true
+}
+
 // kept is how many bytes of packets the flight holds.
 func (f *flight) kept() int {
 	f.mu.Lock()
@@ -175,6 +256,10 @@ const (
 	// by a carrier that has brought nothing yet: an initial window of ten full
 	// segments (RFC 6928).
 	blindBytes = 14600
+	// noticeTime is how long the system may take to tell of a change, and
+	// noticeBytes how much of what was sent in it is sent again.
+	noticeTime  = 2 * time.Millisecond
+	noticeBytes = 64 << 10
 	// holeBytes is the same for what went into a hole, as far as one can know, by
 	// a carrier that has proven its path by a handshake.
 	holeBytes = 1 << 20
@@ -206,9 +291,10 @@ func (l *Link) order(o *replay) {
 
 // UseProvisionally is Use for a carrier by which nothing has been heard yet.
 // What was sent by others after since can hardly have arrived and is sent again
-// at once. With since zero that is so only if the link has been silent for
-// longer than two round trips; then the first few packets are sent again, so
-// that the other end has something to acknowledge.
+// at once. With since zero that is so if the link has been silent for longer
+// than two round trips; then the first few packets are sent again, so that the
+// other end has something to acknowledge. Otherwise only what left while the
+// news of the change were under way went nowhere.
 func (l *Link) UseProvisionally(c transports.Carrier, since time.Time) {
 	in, rtt := l.life.in.Load(), l.life.rtt.Load()
 	l.Use(c, true, 0)
@@ -217,6 +303,8 @@ func (l *Link) UseProvisionally(c transports.Carrier, since time.Time) {
 		l.order(&replay{since: since.UnixNano(), limit: holeBytes})
 	case in != 0 && time.Now().UnixNano()-in > 2*rtt:
 		l.order(&replay{since: in - rtt, limit: blindBytes})
+	default:
+		l.order(&replay{since: time.Now().Add(-noticeTime).UnixNano(), limit: noticeBytes})
 	}
 }
 
@@ -233,7 +321,7 @@ func (l *Link) replayNow(b *buffers) bool {
 	}
 	arrived := esp.ReceiveState{Highest: o.state.Highest, Missing: o.state.Missing}
 	blind := 0
-	b.pacer = &pacer{rate: l.meter.rate(), start: time.Now()}
+	b.pacer = &pacer{rate: max(l.meter.rate(), l.recovery.rate()), start: time.Now()}
 	defer func() { b.pacer = nil }()
 	for _, e := range l.flight.take() {
 		var missing func(i int) bool
@@ -253,8 +341,8 @@ func (l *Link) replayNow(b *buffers) bool {
 			}
 		}
 		n := len(b.esp)
-		blind += e.packet.Len()
-		l.seal(b, e.packet, e.mtu, missing)
+		blind += e.size
+		l.seal(b, e.packet, &e, missing)
 		l.resent.Add(uint64(len(b.esp) - n))
 		for _, p := range b.esp[n:] {
 			l.resentBytes.Add(uint64(len(p)))
@@ -274,12 +362,15 @@ func (e *sent) missing(spi uint32, r esp.ReceiveState) func(i int) bool {
 		return nil
 	}
 	lost := func(i int) bool {
+		if i < 64 && (e.again|e.got)&(1<<i) != 0 {
+			return false // it has arrived, or is in the flight itself
+		}
 		seq := e.first + uint64(i)
 		if seq > r.Highest {
 			return true
 		}
 		got, known := r.Arrived(seq)
-		return known && !got
+		return !got && (known || e.reports && i < 64)
 	}
 	for i := range e.n {
 		if lost(i) {

@@ -44,8 +44,12 @@ type Config struct {
 	Logger *slog.Logger // nil discards
 	Table  *Table       // where the link's inbound SPIs are registered; required
 
-	// Deliver takes inner packets, which are valid until it returns.
-	Deliver func(pkts [][]byte)
+	// Deliver takes inner packets, which are valid until it returns, with what
+	// is known of the way they came.
+	Deliver func(pkts [][]byte, way tunnel.Way)
+	// Recover has lost packets sent again, and what has come reported, on
+	// encapsulations of datagrams. The peer must do it too.
+	Recover bool
 	// Registration takes an inner packet to UDP port 434, valid until it
 	// returns, with the carrier that it came by and the size of its ESP packet.
 	Registration func(ip []byte, c transports.Carrier, size int)
@@ -91,16 +95,18 @@ type Link struct {
 	pumps    atomic.Int64 // the pump's generation; older ones end
 
 	mu        sync.Mutex
-	changed   sync.Cond // path, credit or outbound changed, or the link was closed
+	changed   sync.Cond // path, credit or outbound changed, a report came, or the link was closed
+	changes   atomic.Uint64
 	children  map[uint32]*inbound
 	retired   map[uint32]*time.Timer // inbound SPIs that receive a little longer
 	installed uint64                 // pairs of SAs so far
 	closed    bool
 	wg        sync.WaitGroup
 
-	life   liveness
-	flight flight
-	meter  meter
+	life     liveness
+	flight   flight
+	recovery recovery
+	meter    meter
 
 	replay  atomic.Pointer[replay] // asked for, not done yet
 	replays atomic.Uint64          // how often it was asked for
@@ -136,7 +142,8 @@ func New(c Config) *Link {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.changed.L = &l.mu
-	l.life.link, l.flight.link = l, l
+	l.life.link, l.flight.link, l.recovery.link = l, l, l
+	l.recovery.on.Store(c.Recover)
 	l.life.rtt.Store(int64(MinSilence / 3))
 	l.startPump()
 	return l
@@ -165,6 +172,7 @@ func (l *Link) Close() {
 	l.mu.Unlock()
 	l.queue.Close()
 	l.life.stop()
+	l.recovery.stop()
 	l.wg.Wait()
 	l.flight.stop()
 }
@@ -273,6 +281,7 @@ func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
 	l.path.Store(p)
 	// Data that is on the old path is not evidence against the new one.
 	l.life.forget()
+	l.changes.Add(1)
 	l.changed.Broadcast()
 	stuck := l.sending.Load() && !l.closed
 	l.mu.Unlock()
@@ -360,6 +369,7 @@ func (l *Link) Stats() Stats {
 
 func (l *Link) wake() {
 	l.mu.Lock()
+	l.changes.Add(1)
 	l.changed.Broadcast()
 	l.mu.Unlock()
 }

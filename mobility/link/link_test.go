@@ -74,7 +74,7 @@ func newEnd() *end {
 	e := &end{}
 	e.link = New(Config{
 		Table: &e.table,
-		Deliver: func(pkts [][]byte) {
+		Deliver: func(pkts [][]byte, _ tunnel.Way) {
 			e.mu.Lock()
 			defer e.mu.Unlock()
 			for _, p := range pkts {

@@ -68,11 +68,11 @@ func (v *liveness) overdue() time.Duration {
 func (v *liveness) sentOther() { v.out.Store(time.Now().UnixNano()) }
 
 // heard notes that authentic packets came in. Only what comes by the carrier
-// in use speaks for it.
-func (v *liveness) heard(current, data bool) {
+// in use is an answer, and speaks for it.
+func (v *liveness) heard(answer, data bool) {
 	now := time.Now().UnixNano()
 	v.in.Store(now)
-	if current {
+	if answer {
 		v.unanswered.Store(0)
 	}
 	if !data {
@@ -143,7 +143,7 @@ func (v *liveness) sendEmpty(padTo int) {
 	if err != nil {
 		return
 	}
-	if !p.validated.Load() && p.credit.Load() < int64(len(b)) {
+	if !p.spend(len(b)) {
 		return
 	}
 	if p.carrier.Send([]transports.Packet{{Kind: transports.KindESP, Urgent: true, Data: b}}) == nil {

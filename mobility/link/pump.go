@@ -55,31 +55,40 @@ func (l *Link) startPump() {
 func (l *Link) pump(generation int64) {
 	ps := make([]tunnel.Packet, takeMax)
 	for l.pumps.Load() == generation {
-		n, err := l.queue.Take(ps)
-		if err != nil {
-			return
+		l.waitTurn()
+		again, n := l.recovery.pending(), 0
+		if again {
+			// What is lost comes first, but for what must not wait behind much.
+			n = l.queue.TakeSmall(ps)
+		} else {
+			var err error
+			if n, err = l.queue.Take(ps); err != nil {
+				return
+			}
 		}
 		b := bufferPool.Get().(*buffers)
 		l.replayNow(b)
 		for i := range ps[:n] {
 			l.bytesSent.Add(uint64(ps[i].Len()))
-			l.seal(b, ps[i], 0, nil)
+			l.seal(b, ps[i], nil, nil)
 			ps[i] = tunnel.Packet{}
 			if len(b.sealed) >= flushBytes || i == n-1 {
 				l.flush(b)
 			}
+		}
+		if again {
+			l.resendNow(b)
 		}
 		bufferPool.Put(b)
 	}
 }
 
 // seal cuts a packet to what the path takes, appends the sealed pieces to b
-// and keeps the packet for a replay. In a replay of a packet that was cut to
-// mtu, only the pieces that are missing are sealed, if they can be told apart.
-func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) bool) {
+// and keeps the packet for a replay. Of a packet that was sent before, only the
+// pieces that are missing are sealed, if the path cuts it as that one did.
+func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i int) bool) {
 	p := l.waitPath(0)
-	out := l.outbound.Load()
-	if p == nil || out == nil {
+	if p == nil {
 		pkt.Release()
 		return
 	}
@@ -91,16 +100,9 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		l.log.Debug("packet dropped", slog.Any("err", err))
 		return
 	}
-	if missing != nil && mtu == p.inner {
-		kept := b.segs[:0]
-		for i, s := range b.segs {
-			if missing(i) {
-				kept = append(kept, s)
-			}
-		}
-		// The packet goes back into the flight whole: which of its pieces
-		// these are is not remembered.
-		b.segs = kept
+	mask := uint64(0)
+	if before != nil && before.mtu == p.inner {
+		b.segs, mask = before.pick(b.segs, missing)
 	}
 	// What waited for the move, or is sent again after it, is not late by
 	// TCP's measure.
@@ -109,11 +111,63 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 			tunnel.Delay(s, late)
 		}
 	}
+	if b.pacer != nil || len(b.segs) > 64 || mask == 0 && before != nil && before.mtu == p.inner {
+		l.sealPieces(b, pkt, p, b.segs, mask, before)
+		return
+	}
+	// Where the path's rate is followed, packets are numbered when they may leave:
+	// what overtook them would make them look lost.
+	if mask == 0 {
+		mask = 1<<len(b.segs) - 1
+	}
+	for rest := b.segs; len(rest) > 0; {
+		n := l.recovery.pieces(p, rest)
+		if n < len(rest) || len(rest) < len(b.segs) {
+			l.flush(b)
+			l.waitTurn()
+			now := l.waitPath(0)
+			if now == nil {
+				break
+			}
+			if now.inner != p.inner {
+				l.seal(b, pkt, nil, nil) // pieces of another size
+				return
+			}
+			p = now
+		}
+		part := lowest(mask, n)
+		mask &^= part
+		l.sealPieces(b, pkt.Retain(), p, rest[:n], part, before)
+		if rest = rest[n:]; len(rest) > 0 {
+			l.flush(b)
+		}
+	}
+	pkt.Release()
+}
+
+// lowest is the n lowest bits that are set in mask.
+func lowest(mask uint64, n int) (low uint64) {
+	for range n {
+		low |= mask & -mask
+		mask &= mask - 1
+	}
+	return low
+}
+
+// sealPieces seals pieces of a packet, which was sent before if that is not nil,
+// and takes the packet over.
+func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, segs [][]byte, mask uint64, before *sent) {
+	out := l.outbound.Load()
+	if out == nil || len(segs) == 0 {
+		pkt.Release()
+		return
+	}
 	if len(b.esp) == 0 {
 		b.replays, b.path, b.out = l.replays.Load(), p, out
 	}
-	n := len(b.esp)
-	b.sealed, b.esp, err = out.SealBatch(b.sealed, b.segs, b.esp)
+	n, size := len(b.esp), 0
+	var err error
+	b.sealed, b.esp, err = out.SealBatch(b.sealed, segs, b.esp)
 	if err != nil {
 		l.log.Warn("packet not sealed", slog.Any("err", err))
 	}
@@ -121,8 +175,39 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, mtu int, missing func(i int) 
 		pkt.Release()
 		return
 	}
+	for _, s := range segs {
+		size += len(s)
+	}
 	low, _ := esp.SequenceLow(b.esp[n])
-	l.flight.add(sent{packet: pkt, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner, by: p.carrier, at: time.Now().UnixNano()})
+	now := time.Now().UnixNano()
+	born := now
+	if before != nil {
+		born = before.born
+	}
+	l.flight.add(sent{packet: pkt, size: size, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner, mask: mask, by: p.carrier, at: now, born: born, reports: l.recovery.answers(p.carrier)})
+}
+
+// pick leaves of a packet's pieces those that are missing, by their places in e,
+// and gives them as a mask; 0 stands for all of them.
+func (e *sent) pick(segs [][]byte, missing func(i int) bool) (kept [][]byte, mask uint64) {
+	kept = segs[:0]
+	i := 0
+	for k, s := range segs {
+		if e.mask != 0 && (k >= 64 || e.mask&(1<<k) == 0) {
+			continue
+		}
+		if missing(i) {
+			kept = append(kept, s)
+			if k < 64 {
+				mask |= 1 << k
+			}
+		}
+		i++
+	}
+	if len(segs) > 64 {
+		mask = 0 // which these are is not remembered
+	}
+	return kept, mask
 }
 
 // widen gives the sequence number with these low 32 bits that was the last of
@@ -163,6 +248,14 @@ func (l *Link) flush(b *buffers) {
 				continue
 			}
 			n = b.pacer.piece(pkts)
+		} else if b.pacer == nil {
+			changes := l.changes.Load()
+			if d := l.recovery.turn(p, time.Now()); d > 0 {
+				if !l.waitChange(changes, d) {
+					break
+				}
+				continue
+			}
 		}
 		n = p.allow(pkts[:n])
 		l.life.sent()
@@ -180,7 +273,7 @@ func (l *Link) flush(b *buffers) {
 				l.tooBig.Add(1)
 			}
 			l.packetsSent.Add(uint64(n))
-			l.count(b, pkts[:n])
+			l.count(b, p, pkts[:n], len(pkts) == n)
 			pkts = pkts[n:]
 			continue
 		}
@@ -195,11 +288,16 @@ func (l *Link) flush(b *buffers) {
 	b.sealed, b.esp, b.pkts, b.path, b.out = b.sealed[:0], b.esp[:0], b.pkts[:0], nil, nil
 }
 
-// count notes that packets have left.
-func (l *Link) count(b *buffers, pkts []transports.Packet) {
+// count notes that packets have left by p, and whether they are the last of b.
+func (l *Link) count(b *buffers, p *path, pkts []transports.Packet, last bool) {
 	n := 0
 	for i := range pkts {
 		n += len(pkts[i].Data)
+	}
+	if b.out != nil {
+		low, _ := esp.SequenceLow(pkts[0].Data)
+		first := widen(low, b.out.Sequence())
+		l.recovery.sent(p.carrier, b.out.SPI(), first, first+uint64(len(pkts)-1), n, last && l.queue.Bytes() == 0, true)
 	}
 	if b.pacer != nil {
 		b.pacer.bytes += n
@@ -230,6 +328,19 @@ func (p *path) allow(pkts []transports.Packet) int {
 	return len(pkts)
 }
 
+// spend uses up the credit for a packet of n bytes; false says that there is not
+// enough.
+func (p *path) spend(n int) bool {
+	if p.validated.Load() {
+		return true
+	}
+	if p.credit.Add(-int64(n)) < 0 {
+		p.credit.Add(int64(n))
+		return false
+	}
+	return true
+}
+
 // waitPath waits for a carrier, an SA, and the right to send n bytes. It
 // returns nil when the link is closed.
 func (l *Link) waitPath(n int) *path {
@@ -248,6 +359,38 @@ func (l *Link) waitPath(n int) *path {
 		l.changed.Wait()
 	}
 	return nil
+}
+
+// waitTurn waits until the path takes more.
+func (l *Link) waitTurn() {
+	for {
+		changes, p := l.changes.Load(), l.path.Load()
+		if p == nil || l.replay.Load() != nil {
+			return
+		}
+		if d := l.recovery.turn(p, time.Now()); d == 0 || !l.waitChange(changes, d) {
+			return
+		}
+	}
+}
+
+// waitChange waits for d, but no longer than until something changes since
+// Link.changes was read. It returns false when the link is closed.
+func (l *Link) waitChange(changes uint64, d time.Duration) bool {
+	expired := false
+	t := time.AfterFunc(d, func() {
+		l.mu.Lock()
+		expired = true
+		l.changed.Broadcast()
+		l.mu.Unlock()
+	})
+	defer t.Stop()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for !l.closed && !expired && l.changes.Load() == changes {
+		l.changed.Wait()
+	}
+	return !l.closed
 }
 
 // waitOther waits until another path than p is in use, or for d. It returns

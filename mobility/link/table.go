@@ -59,7 +59,7 @@ func (t *Table) NewSPI() uint32 {
 
 // batch is what one call of Receive works in.
 type batch struct {
-	pkts, opened, data [][]byte
+	pkts, opened, data, notes [][]byte
 }
 
 var batchPool = sync.Pool{New: func() any { return new(batch) }}
@@ -106,6 +106,7 @@ func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
 	clear(b.pkts)
 	clear(b.opened)
 	clear(b.data)
+	clear(b.notes)
 	batchPool.Put(b)
 }
 
@@ -119,9 +120,9 @@ func (e *inbound) newest(pkt []byte) bool {
 // open opens the packets gathered in b, all of one SA.
 func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	l := e.link
-	opened, dropped := e.in.OpenBatch(b.pkts, b.opened[:0])
-	b.opened = opened
-	defer func() { b.pkts, b.opened, b.data = b.pkts[:0], opened[:0], b.data[:0] }()
+	opened, notes, dropped := e.in.OpenBatch(b.pkts, b.opened[:0], b.notes[:0])
+	b.opened, b.notes = opened, notes
+	defer func() { b.pkts, b.opened, b.data, b.notes = b.pkts[:0], opened[:0], b.data[:0], notes[:0] }()
 	t.Strays.Add(uint64(dropped))
 	authentic := len(b.pkts) - dropped
 	if authentic == 0 {
@@ -162,12 +163,21 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		l.c.Elsewhere(c, len(last))
 	}
 	// A dummy packet, which opens to nothing, says only that the peer is there.
-	l.life.heard(current, len(b.data) > 0)
-	if len(opened) == 0 && size >= probeSize*len(b.pkts) {
+	answer := current && (authentic > len(b.data) || !l.recovery.answers(c))
+	l.life.heard(answer, len(b.data) > 0)
+	reports := 0
+	for _, n := range notes {
+		if r, ok := parseReport(n); ok {
+			l.recovery.reported(r)
+			reports++
+		}
+	}
+	if len(opened) == 0 && reports == 0 && size >= probeSize*len(b.pkts) {
 		l.life.probed(authentic)
 	}
+	way := l.recovery.received(e, c, size, len(b.data))
 	if len(b.data) > 0 {
 		l.bytesReceived.Add(uint64(bytes))
-		l.c.Deliver(b.data)
+		l.c.Deliver(b.data, way)
 	}
 }

@@ -18,5 +18,8 @@ func limitUnsent(t *net.TCPConn) {
 	raw.Control(func(fd uintptr) {
 		// A kernel without the option just queues more.
 		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
+		// BBR does not take a lost packet for a full path, as a radio link loses
+		// them at any rate. Where it is not to be had, the usual one stays.
+		_ = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, "bbr")
 	})
 }
