@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/godwit-net/godwit/config"
-	"github.com/godwit-net/godwit/server"
 )
 
 func newCheck() *cobra.Command {
@@ -87,14 +86,11 @@ func checkDir(role, path string) (string, error) {
 	if _, err := guestsConfig(d, quiet); err != nil {
 		return "", err
 	}
-	if len(d.Config.Web.ACMEHosts) == 0 { // which would make a folder
-		var sc server.Config
-		content, err := setWeb(&sc, d, quiet)
-		if err != nil {
-			return "", err
-		}
-		_ = content.Close() // nobody has used it
+	_, site, err := openSite(d, quiet)
+	if err != nil {
+		return "", err
 	}
+	_ = site.Close() // of a folder that was read alone
 	records, err := d.Clients()
 	if err != nil {
 		return "", err

@@ -3,7 +3,9 @@ package main
 import (
 	"io"
 	"log/slog"
+	"net/http"
 	"path/filepath"
+	"strings"
 
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/server"
@@ -33,13 +35,23 @@ func setWeb(sc *server.Config, d *config.ServerDir, logger *slog.Logger) (io.Clo
 		}
 		sc.GetCertificate, sc.TLSProtocols = a.GetCertificate, []string{website.ACMEProtocol}
 	}
-	if w.Site == "" {
-		return io.NopCloser(nil), nil
-	}
-	content, closer, err := website.Open(w.Site, logger)
-	if err != nil {
-		return nil, &config.Error{What: err.Error(), Where: d.Where("site"), Do: "name a folder, or a web server such as http://127.0.0.1:8080", Err: err}
-	}
+	content, closer, err := openSite(d, logger)
 	sc.Site = content
-	return closer, nil
+	return closer, err
+}
+
+// openSite opens what the setting site names; nil if it names nothing.
+func openSite(d *config.ServerDir, logger *slog.Logger) (http.Handler, io.Closer, error) {
+	what := d.Config.Web.Site
+	if what == "" {
+		return nil, io.NopCloser(nil), nil
+	}
+	if !strings.Contains(what, "://") && !filepath.IsAbs(what) {
+		what = filepath.Join(d.Path(), what)
+	}
+	content, closer, err := website.Open(what, logger)
+	if err != nil {
+		return nil, nil, &config.Error{What: err.Error(), Where: d.Where("site"), Do: "name a folder, or a web server such as http://127.0.0.1:8080", Err: err}
+	}
+	return content, closer, nil
 }

@@ -2,6 +2,7 @@ package site
 
 import (
 	"bytes"
+	"context"
 	"crypto/tls"
 	"fmt"
 	"io"
@@ -9,11 +10,14 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/transporttest"
+	"github.com/godwit-net/godwit/transports/websocket"
 )
 
 // hello gives the bytes of a ClientHello.
@@ -176,4 +180,89 @@ func (c scan) look(t *testing.T, serve func(net.Listener) (stop func())) (seen s
 		seen = b.String()
 	})
 	return seen
+}
+
+// A recording keeps what leaves by its connections.
+type recording struct {
+	*transporttest.Memory
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+type recordedConn struct {
+	net.Conn
+	r *recording
+}
+
+func (r *recording) DialTCP(ctx context.Context, local netip.Addr, remote netip.AddrPort) (net.Conn, error) {
+	c, err := r.Memory.DialTCP(ctx, local, remote)
+	return recordedConn{c, r}, err
+}
+
+func (c recordedConn) Write(b []byte) (int, error) {
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	c.r.out.Write(b)
+	return c.Conn.Write(b)
+}
+
+// TestReplayedTLS: what an observer has kept of a client's whole TLS connection, the
+// upgrade inside, ends as at a plain server, by the kinds of records and the moment.
+func TestReplayedTLS(t *testing.T) {
+	config, hash := certificate(t)
+	var kept string
+	synctest.Test(t, func(t *testing.T) {
+		r := &recording{Memory: transporttest.NewMemory()}
+		ln, err := r.ListenTCP(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer port(config, ln, transporttest.NewRecorder(), Options{})()
+		c, err := websocket.New(websocket.Options{TLS: true, CertHash: hash, Path: secret}).Dial(t.Context(), transports.Opening{
+			Network: r, Remote: address, Handler: transporttest.NewRecorder(),
+			First: func(transports.Description) []transports.Packet {
+				return []transports.Packet{{Kind: transports.KindESP, Data: make([]byte, 300)}}
+			},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		kept = r.out.String()
+	})
+	for _, n := range []int{len(kept), len(kept) - 1, len(kept) / 2, 200} {
+		look := func(serve func(net.Listener) func()) (kinds string) {
+			synctest.Test(t, func(t *testing.T) {
+				n2 := transporttest.NewMemory()
+				ln, err := n2.ListenTCP(t.Context(), address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				stop := serve(ln)
+				defer func() { stop(); time.Sleep(time.Minute) }()
+				for _, s := range watch(t, n2, probe{{0, kept[:n]}}.visitor) {
+					kinds += fmt.Sprintf("after %v:", s.at)
+					if s.text == io.EOF.Error() {
+						kinds += " " + s.text
+						break
+					}
+					for b := s.text; len(b) >= 5; {
+						kinds += fmt.Sprintf(" %d", b[0])
+						b = b[min(len(b), 5+int(b[3])<<8+int(b[4])):]
+					}
+				}
+			})
+			return kinds
+		}
+		got := look(func(ln net.Listener) func() { return port(config, ln, transporttest.NewRecorder(), Options{}) })
+		want := look(func(ln net.Listener) func() {
+			server := plainServer(Page())
+			done := make(chan struct{})
+			go func() { defer close(done); server.Serve(tls.NewListener(ln, config)) }()
+			return func() { server.Close(); <-done }
+		})
+		if got != want {
+			t.Errorf("%d bytes of %d: %s; from a plain server: %s", n, len(kept), got, want)
+		}
+	}
 }

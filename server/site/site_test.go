@@ -279,3 +279,46 @@ func compare(t *testing.T, config *tls.Config, secure bool, visitor func(net.Con
 }
 
 func tlsClient(c net.Conn) net.Conn { return tls.Client(c, &tls.Config{InsecureSkipVerify: true}) }
+
+// TestNewcomers: visitors who stop in the middle of TLS's handshake keep nobody out,
+// however many they are.
+func TestNewcomers(t *testing.T) {
+	config, _ := certificate(t)
+	synctest.Test(t, func(t *testing.T) {
+		n := transporttest.NewMemory()
+		ln, err := n.ListenTCP(t.Context(), address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := port(config, ln, transporttest.NewRecorder(), Options{})
+		defer func() { stop(); time.Sleep(time.Minute) }()
+		begin := time.Now()
+		var silent []net.Conn
+		for range maxNewcomers + 10 {
+			c, err := n.DialTCP(t.Context(), netip.Addr{}, address)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			io.WriteString(c, "\x16\x03\x01")
+			synctest.Wait() // in order
+			silent = append(silent, c)
+		}
+		for i := range 10 {
+			if _, err := io.ReadAll(silent[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(begin); d != 0 {
+			t.Errorf("the oldest made room after %v", d)
+		}
+		for _, c := range silent[10:] {
+			if _, err := io.ReadAll(c); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := time.Since(begin); d != HeaderTimeout {
+			t.Errorf("the others were left after %v", d)
+		}
+	})
+}
