@@ -38,6 +38,7 @@ type intermediary struct {
 	mu    sync.Mutex
 	asked map[form]int
 	total int
+	most  int // bytes of a streamed response that was held back
 }
 
 // start runs it until the test ends.
@@ -63,6 +64,7 @@ func (i *intermediary) start(t *testing.T, n *transporttest.Memory) {
 				return nil
 			}
 			b, err := io.ReadAll(r.Body)
+			i.held(r, len(b))
 			r.Body = io.NopCloser(bytes.NewReader(b))
 			r.ContentLength = int64(len(b))
 			r.Header.Set("Content-Length", strconv.Itoa(len(b)))
@@ -121,6 +123,19 @@ func (i *intermediary) count(r *http.Request) bool {
 	}
 	i.total++
 	return i.total%3 == 0
+}
+
+// held notes the size of a response that was held back.
+func (i *intermediary) held(r *http.Response, size int) {
+	k, err := r.Request.Cookie(cookieName)
+	if err != nil {
+		return
+	}
+	if tk, _ := decodeTicket(k.Value); tk.form == formDown {
+		i.mu.Lock()
+		defer i.mu.Unlock()
+		i.most = max(i.most, size)
+	}
 }
 
 // times tells how often a form was asked for.
@@ -239,6 +254,11 @@ func TestBetween(t *testing.T) {
 				w.flow(t, 100, 20, 300*time.Millisecond)
 				w.flow(t, 5, 2000, 0)
 				exchanges, polls = box.times(formExchange)-exchanges, box.times(formPoll)-polls
+				box.mu.Lock()
+				if box.most > unprovenLimit+2*maxPayload {
+					t.Errorf("%d bytes of a stream that did not pass", box.most)
+				}
+				box.mu.Unlock()
 				// While a stream that was cut is asked for anew, others are used.
 				if few := 40; (exchanges < few) != tt.up || (polls < few) != tt.down {
 					t.Errorf("%d exchanges and %d polls", exchanges, polls)
