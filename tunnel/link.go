@@ -57,9 +57,13 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	if l.closed {
 		return 0, &tcpip.ErrClosedForSend{}
 	}
+	own := 0
+	if l.mtu < InnerMTU {
+		own = int(l.mtu)
+	}
 	for _, pb := range ps {
 		l.windows.out(pb)
-		l.output(Packet{pb: pb.IncRef(), mtu: int(l.mtu)})
+		l.output(Packet{pb: pb.IncRef(), mtu: own})
 	}
 	return len(ps), nil
 }

@@ -15,7 +15,7 @@ import (
 // the value share that one reference. The zero Packet is empty.
 type Packet struct {
 	pb     *stack.PacketBuffer
-	mtu    int   // of the stack that made it, 0 if none did
+	mtu    int   // of the stack that made it, if that is less than InnerMTU; else 0
 	queued int64 // when a Queue took it, Unix nanoseconds; 0: none has
 }
 
@@ -110,8 +110,9 @@ func (p Packet) partial() bool {
 }
 
 // AppendCut is Cut(p.AppendTo(nil), mtu, dst, out) with one copy and one
-// checksum instead of two. A packet within mtu is appended to dst too. If the
-// stack's MTU is less than mtu, or the peer's MSS, TCP's pieces are no larger.
+// checksum instead of two. A packet within mtu is appended to dst too. TCP's pieces
+// from a stack with an MTU below InnerMTU, whose peers are not godwit, are no larger
+// than that and the peer's MSS allow.
 func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [][]byte, err error) {
 	if p.pb != nil && p.partial() {
 		mtu = min(mtu, p.largest())
@@ -146,10 +147,10 @@ func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [
 
 // largest is the size of the pieces that TCP wants its segment in, in bytes.
 func (p Packet) largest() int {
-	size := p.mtu
-	if size == 0 {
-		size = maxPacket
+	if p.mtu == 0 {
+		return maxPacket
 	}
+	size := p.mtu
 	headers := len(p.pb.NetworkHeader().Slice()) + len(p.pb.TransportHeader().Slice())
 	// gVisor takes room for SACK blocks off the MSS, whether there are any or not.
 	if mss := int(p.pb.GSOOptions.MSS); mss > 0 && headers+mss+maxSACK < size {
