@@ -34,6 +34,7 @@ type bench struct {
 	report *report.Report
 	fast   *network
 	slow   *network // nil until a test wants it
+	lossy  *network // the same
 	round  int
 }
 

@@ -81,7 +81,8 @@ func within(f func() error) (err error) {
 type network struct {
 	lab                    *netns.Lab
 	client, server, target *netns.Host
-	self                   string // this program
+	self                   string       // this program
+	relay                  *netns.Relay // between client and server; nil without delay
 }
 
 // newNetwork makes a network. Without delay its wires are plain pairs of
@@ -107,7 +108,7 @@ func newNetwork(ctx context.Context, lab *netns.Lab, name, congestion string, de
 	a := netns.Port{Host: n.client, Dev: "wan", Addrs: []netip.Prefix{netip.PrefixFrom(clientAddr, 24)}}
 	b := netns.Port{Host: n.server, Dev: "wan", Addrs: []netip.Prefix{netip.PrefixFrom(serverAddr, 24)}}
 	if delay > 0 {
-		lab.Relay(a, b, delay)
+		n.relay = lab.Relay(a, b, delay)
 	} else if err := plainWire(ctx, a, b); err != nil {
 		return nil, err
 	}

@@ -30,6 +30,7 @@ var groups = []group{
 	{[]report.Test{report.Streams}, (*bench).streams},
 	{[]report.Test{report.First}, (*bench).first},
 	{[]report.Test{report.Clients}, (*bench).clients},
+	{[]report.Test{report.Lossy}, (*bench).lossyLink},
 }
 
 // of gives those tests of the group that are wanted.
@@ -265,6 +266,57 @@ func (b *bench) firstByte(ctx context.Context, p *peer) (map[report.Metric]float
 		return nil, errors.New("nothing was measured")
 	}
 	return map[report.Metric]float64{report.FirstByte: took / path.P50, report.Path: path.P50}, nil
+}
+
+// The lossy link: 100 Mbit/s and a queue of 50 ms before it.
+const (
+	lossyTrip  = 50 * time.Millisecond
+	lossyRate  = 100e6 / 8
+	lossyQueue = lossyRate / 20
+	lossyBytes = 30_000_000
+	lossyLimit = 60 * time.Second
+)
+
+// lossyLink measures how fast one stream is while packets are lost.
+func (b *bench) lossyLink(ctx context.Context, p *peer, tests []report.Test) {
+	values, err := b.goodput(ctx, p)
+	b.add(p, report.Lossy, values, "", err)
+}
+
+func (b *bench) goodput(ctx context.Context, p *peer) (map[report.Metric]float64, error) {
+	if b.lossy == nil {
+		n, err := newNetwork(ctx, b.lab, "lossy", b.congestion, lossyTrip/2)
+		if err != nil {
+			return nil, err
+		}
+		b.lossy = n
+	}
+	b.lossy.relay.SetFaults(netns.Faults{})
+	s, err := open(ctx, b.lossy, p, b.in, b.profiles, b.tag("lossy"))
+	if err != nil {
+		return nil, err
+	}
+	defer s.close()
+	values := make(map[report.Metric]float64)
+	for _, m := range []struct {
+		metric report.Metric
+		do     string
+		loss   float64
+	}{
+		{report.LossyDown0, "down", 0}, {report.LossyDown1, "down", 0.01}, {report.LossyDown3, "down", 0.03},
+		{report.LossyUp0, "up", 0}, {report.LossyUp1, "up", 0.01}, {report.LossyUp3, "up", 0.03},
+	} {
+		b.lossy.relay.SetFaults(netns.Faults{Rate: lossyRate, Queue: lossyQueue, Loss: m.loss})
+		var t load.Transfer
+		err := s.load(ctx, &t, "-do", m.do, "-bytes", strconv.Itoa(lossyBytes), "-limit", lossyLimit.String())
+		if err != nil {
+			return nil, fmt.Errorf("%s with %v %% lost: %w%s", m.do, 100*m.loss, err, s.said())
+		}
+		if t.Seconds > 0 {
+			values[m.metric] = float64(t.Bytes) * 8 / 1e6 / t.Seconds
+		}
+	}
+	return values, nil
 }
 
 // clients measures what idle clients cost the server. Other peers would need a

@@ -54,6 +54,8 @@ var chartPanels = []struct {
 	{"MB/s, eight streams down", Down8, Rate},
 	{"CPU s per GB, eight streams up", Up8, CPU},
 	{"MB/s, eight streams up", Up8, Rate},
+	{"Mbit/s of 100 down at 50 ms, 1 % lost", Lossy, LossyDown1},
+	{"Mbit/s of 100 down at 50 ms, 3 % lost", Lossy, LossyDown3},
 }
 
 // The colours have enough contrast on white and on the dark grey that pages use;

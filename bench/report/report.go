@@ -31,6 +31,14 @@ const (
 	BusyP50 Metric = "busy_p50_ms"
 	BusyP99 Metric = "busy_p99_ms"
 
+	// Mbit/s of payload over a link that loses no, 1 and 3 % of the packets.
+	LossyDown0 Metric = "mbit_down_0"
+	LossyDown1 Metric = "mbit_down_1"
+	LossyDown3 Metric = "mbit_down_3"
+	LossyUp0   Metric = "mbit_up_0"
+	LossyUp1   Metric = "mbit_up_1"
+	LossyUp3   Metric = "mbit_up_3"
+
 	ClientStream Metric = "client_kib_per_idle_stream"
 	ServerStream Metric = "server_kib_per_idle_stream"
 	ServerClient Metric = "server_kib_per_idle_client"
@@ -52,6 +60,7 @@ const (
 	Streams Test = "streams"
 	First   Test = "first"
 	Clients Test = "clients"
+	Lossy   Test = "lossy"
 )
 
 // A Peer is a program that was measured, or could not be.

@@ -42,6 +42,9 @@ var sections = []section{
 		{"download MB/s", Rate, false}}},
 	{First, "First byte of a new connection, in round trips of the path", []column{
 		{"round trips", FirstByte, false}, {"/godwit", FirstByte, true}, {"path ms", Path, false}}},
+	{Lossy, "30 MB at 50 ms and 100 Mbit/s with a queue of 50 ms, Mbit/s, by what is lost", []column{
+		{"down 0 %", LossyDown0, false}, {"1 %", LossyDown1, false}, {"3 %", LossyDown3, false},
+		{"up 0 %", LossyUp0, false}, {"1 %", LossyUp1, false}, {"3 %", LossyUp3, false}}},
 	{Streams, "Memory of an idle stream", []column{
 		{"KiB client", ClientStream, false}, {"server", ServerStream, false}}},
 	{Clients, "An idle client at the server", []column{

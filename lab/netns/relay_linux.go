@@ -31,6 +31,11 @@ type Faults struct {
 	Duplicate float64       // share of the packets that arrive twice
 	Late      float64       // share that arrive later than the others,
 	By        time.Duration // by this
+
+	Loss float64 // share that is lost
+	// Rate is in bytes of IP packets a second, each way; 0: as fast as it goes.
+	// Before it Queue bytes fit.
+	Rate, Queue int
 }
 
 // SetFaults changes the faults for packets that leave the relay from now on.
@@ -95,6 +100,7 @@ func (r *Relay) copy(from, to *os.File) {
 	pool := sync.Pool{New: func() any { b := make([]byte, 0, 65535); return &b }}
 	r.running.Go(func() {
 		defer close(queue)
+		var busy time.Time // when what waits for the rate will have left
 		for {
 			buf := pool.Get().(*[]byte)
 			n, err := from.Read((*buf)[:cap(*buf)])
@@ -102,8 +108,27 @@ func (r *Relay) copy(from, to *os.File) {
 				return
 			}
 			*buf = (*buf)[:n]
+			due := time.Now()
+			if f := r.faults.Load(); f != nil {
+				if f.Rate > 0 {
+					if busy.Before(due) {
+						busy = due
+					}
+					if busy.Sub(due).Seconds()*float64(f.Rate) > float64(f.Queue) {
+						r.dropped.Add(1)
+						pool.Put(buf)
+						continue
+					}
+					busy = busy.Add(time.Duration(int64(n) * int64(time.Second) / int64(f.Rate)))
+					due = busy
+				}
+				if rand.Float64() < f.Loss {
+					pool.Put(buf)
+					continue
+				}
+			}
 			select {
-			case queue <- held{time.Now().Add(time.Duration(r.delay.Load())), buf}:
+			case queue <- held{due.Add(time.Duration(r.delay.Load())), buf}:
 			default:
 				r.dropped.Add(1)
 				pool.Put(buf)
