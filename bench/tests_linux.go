@@ -279,25 +279,25 @@ const (
 
 // lossyLink measures how fast one stream is while packets are lost.
 func (b *bench) lossyLink(ctx context.Context, p *peer, tests []report.Test) {
-	values, err := b.goodput(ctx, p)
-	b.add(p, report.Lossy, values, "", err)
+	values, note, err := b.goodput(ctx, p)
+	b.add(p, report.Lossy, values, note, err)
 }
 
-func (b *bench) goodput(ctx context.Context, p *peer) (map[report.Metric]float64, error) {
+func (b *bench) goodput(ctx context.Context, p *peer) (values map[report.Metric]float64, note string, err error) {
 	if b.lossy == nil {
 		n, err := newNetwork(ctx, b.lab, "lossy", b.congestion, lossyTrip/2)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		b.lossy = n
 	}
 	b.lossy.relay.SetFaults(netns.Faults{})
 	s, err := open(ctx, b.lossy, p, b.in, b.profiles, b.tag("lossy"))
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer s.close()
-	values := make(map[report.Metric]float64)
+	values = make(map[report.Metric]float64)
 	for _, m := range []struct {
 		metric report.Metric
 		do     string
@@ -309,14 +309,19 @@ func (b *bench) goodput(ctx context.Context, p *peer) (map[report.Metric]float64
 		b.lossy.relay.SetFaults(netns.Faults{Rate: lossyRate, Queue: lossyQueue, Loss: m.loss})
 		var t load.Transfer
 		err := s.load(ctx, &t, "-do", m.do, "-bytes", strconv.Itoa(lossyBytes), "-limit", lossyLimit.String())
-		if err != nil {
-			return nil, fmt.Errorf("%s with %v %% lost: %w%s", m.do, 100*m.loss, err, s.said())
-		}
-		if t.Seconds > 0 {
+		switch {
+		case ctx.Err() != nil:
+			return nil, "", ctx.Err()
+		case err != nil:
+			note += fmt.Sprintf("%s with %v %% lost: not within %s. ", m.do, 100*m.loss, lossyLimit)
+		case t.Seconds > 0:
 			values[m.metric] = float64(t.Bytes) * 8 / 1e6 / t.Seconds
 		}
 	}
-	return values, nil
+	if len(values) == 0 {
+		return nil, "", errors.New(note)
+	}
+	return values, note, nil
 }
 
 // clients measures what idle clients cost the server. Other peers would need a
