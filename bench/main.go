@@ -104,7 +104,7 @@ type options struct {
 // allTests are the tests there are, in the order in which they run.
 var allTests = []report.Test{
 	report.Down, report.Up, report.Down8, report.Up8, report.Ping, report.Busy,
-	report.Streams, report.First, report.Clients, report.Lossy,
+	report.Streams, report.First, report.Clients, report.Lossy, report.Fair,
 }
 
 const usage = `Runs godwit beside its peers in network namespaces and compares them. Needs Linux and root.
@@ -124,6 +124,7 @@ Tests: down, up        one stream
        first           time to the first byte on a long path, in round trips
        clients         memory of idle clients at the server (godwit only)
        lossy           30 MB each way over a long link that loses packets
+       fair            a download beside one outside of the tunnel, on a long link
 
 Flags:
 `

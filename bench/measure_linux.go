@@ -35,6 +35,7 @@ type bench struct {
 	fast   *network
 	slow   *network // nil until a test wants it
 	lossy  *network // the same
+	shared *network // the same
 	round  int
 }
 

@@ -39,6 +39,11 @@ const (
 	LossyUp1   Metric = "mbit_up_1"
 	LossyUp3   Metric = "mbit_up_3"
 
+	// Of a fair share, beside one stream of the kernel's TCP with that congestion
+	// control; 1 is fair.
+	FairCubic Metric = "share_beside_cubic"
+	FairBBR   Metric = "share_beside_bbr"
+
 	ClientStream Metric = "client_kib_per_idle_stream"
 	ServerStream Metric = "server_kib_per_idle_stream"
 	ServerClient Metric = "server_kib_per_idle_client"
@@ -61,6 +66,7 @@ const (
 	First   Test = "first"
 	Clients Test = "clients"
 	Lossy   Test = "lossy"
+	Fair    Test = "fair"
 )
 
 // A Peer is a program that was measured, or could not be.
