@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -18,13 +19,16 @@ import (
 // An orderTest puts segments named by a letter and their numbers into an order.
 type orderTest struct {
 	order
+	mu  sync.Mutex
 	got []string
 }
 
 func newOrderTest() *orderTest {
 	o := new(orderTest)
 	o.deliver = func(_ tcpip.NetworkProtocolNumber, pb *stack.PacketBuffer) {
+		o.mu.Lock()
 		o.got = append(o.got, string(pb.Data().AsRange().ToSlice()))
+		o.mu.Unlock()
 		pb.DecRef()
 	}
 	return o
@@ -38,6 +42,8 @@ func (o *orderTest) put(name string, port uint32, seq, end uint32, flags byte, h
 
 func (o *orderTest) want(t *testing.T, when string, names ...string) {
 	t.Helper()
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	if !slices.Equal(o.got, names) {
 		t.Errorf("%s: %v, want %v", when, o.got, names)
 	}

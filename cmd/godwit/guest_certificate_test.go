@@ -7,6 +7,7 @@ import (
 	"errors"
 	"log/slog"
 	"path/filepath"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,9 +22,17 @@ func TestGuestCertificateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
+		var mu sync.Mutex
 		asked, fails := 0, true
 		c := &tls.Certificate{}
+		set := func(failing bool, next *tls.Certificate) {
+			mu.Lock()
+			defer mu.Unlock()
+			fails, c = failing, next
+		}
 		g := &guestCertificate{log: slog.New(slog.DiscardHandler), source: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			mu.Lock()
+			defer mu.Unlock()
 			asked++
 			if fails {
 				return nil, errors.New("not yet")
@@ -33,23 +42,27 @@ func TestGuestCertificateIsKept(t *testing.T) {
 		go g.keep(ctx)
 		time.Sleep(12 * time.Hour)
 		synctest.Wait()
-		if g.now.Load() != nil || asked < 12 || asked > 20 {
-			t.Fatalf("asked %d times in twelve hours", asked)
+		mu.Lock()
+		times := asked
+		mu.Unlock()
+		if g.now.Load() != nil || times < 12 || times > 20 {
+			t.Fatalf("asked %d times in twelve hours", times)
 		}
-		fails = false
+		first := &tls.Certificate{}
+		set(false, first)
 		time.Sleep(2 * time.Hour)
 		synctest.Wait()
-		if g.now.Load() != c {
+		if g.now.Load() != first {
 			t.Fatal("the certificate is not there")
 		}
 		next := &tls.Certificate{}
-		c = next
+		set(false, next)
 		time.Sleep(2 * certificateLook)
 		synctest.Wait()
 		if g.now.Load() != next {
 			t.Fatal("the renewed one is not")
 		}
-		fails = true
+		set(true, next)
 		time.Sleep(time.Hour)
 		synctest.Wait()
 		if g.now.Load() != next {

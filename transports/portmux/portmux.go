@@ -33,6 +33,7 @@ const (
 
 // A Mux hands the connections of one listener to the listeners Raw and HTTP.
 type Mux struct {
+	most      int // visitors that are not yet handed over
 	ln        net.Listener
 	tls       *tls.Config
 	trusted   func(netip.Addr) bool
@@ -53,11 +54,16 @@ type Options struct {
 	// protocol, for whom it has come. Others' headers are bytes like any; nil
 	// trusts nobody.
 	Trusted func(netip.Addr) bool
+	// Pending bounds the visitors that are not yet handed over; 0 means 4096.
+	Pending int
 }
 
 // New makes a Mux. Closing the Mux closes ln.
 func New(ln net.Listener, o Options) *Mux {
-	m := &Mux{ln: ln, tls: noting(o.TLS), trusted: o.Trusted, done: make(chan struct{})}
+	if o.Pending == 0 {
+		o.Pending = maxPending
+	}
+	m := &Mux{ln: ln, most: o.Pending, tls: noting(o.TLS), trusted: o.Trusted, done: make(chan struct{})}
 	m.raw, m.http = newSide(m), newSide(m)
 	return m
 }
@@ -118,7 +124,7 @@ func (m *Mux) admit(conn net.Conn) *list.Element {
 		conn.Close()
 		return nil
 	}
-	if m.pending.Len() >= maxPending {
+	if m.pending.Len() >= m.most {
 		m.pending.Remove(m.pending.Front()).(net.Conn).Close()
 	}
 	return m.pending.PushBack(conn)
