@@ -114,6 +114,10 @@ scenarios:
 	@modfile=$$($(GO) run ./lab/virtualtime) && \
 	$(GO) test -modfile="$$modfile" -tags virtualtime -timeout 60m -run TestRandomScenarios ./lab/handover -args -scenarios $(COUNT) -seed $(SEED)
 
+# What is played again with offload switched off: data by every encapsulation,
+# across moves, and what a user of the proxy does first.
+OFFLOADED := TestMovesDownload|TestTwoClients|TestCurl|TestErrors|TestStop|TestUDPOnly|TestESP|TestTCPOnly|TestPlainHTTPOnly|TestSmallMTU|TestHTTP3|TestTunMachineMoves
+
 netns:
 	$(call step,tests on real sockets in network namespaces)
 	@export PATH="$$PATH:/usr/sbin:/sbin"; \
@@ -123,9 +127,9 @@ netns:
 	else \
 	  missing=$$(for p in $(foreach p,$(filter-out gcc:% chromium:% squid:%,$(PROGRAMS)),$(firstword $(subst :, ,$p))); do command -v $$p >/dev/null || echo $$p; done); \
 	  if [ -n "$$missing" ]; then $(call skip,the tests in network namespaces: they need programs that are missing); \
-	  else $(GO) test -tags netns -p 1 -count=1 -timeout 15m $(filter-out ./lab/interop/,$(call tagged,netns)) && \
+	  else $(GO) test -tags netns -p 1 -count=1 -timeout 40m $(filter-out ./lab/interop/,$(call tagged,netns)) && \
 	    echo "and with offload switched off" && \
-	    $(GO) test -tags netns -count=1 -timeout 15m ./lab/acceptance -args -offload=false; fi; \
+	    $(GO) test -tags netns -count=1 -timeout 40m -run "$(OFFLOADED)" ./lab/acceptance -args -offload=false; fi; \
 	fi
 
 interop:

@@ -39,6 +39,7 @@ type recovery struct {
 	look    *time.Timer // looks at last again
 	looking bool
 	blocked time.Time // since when nothing may leave; zero: it may
+	held    bool      // something waited for its turn since the queue was empty
 	tail    *time.Timer
 	armed   bool
 	tries   int // of the tail, since the last report
@@ -236,7 +237,11 @@ func (r *recovery) sent(c transports.Carrier, spi uint32, first, last uint64, n 
 		r.carrier, r.control = c, r.control.Move(now, rtt)
 		r.tries, r.blocked = 0, time.Time{}
 	}
-	r.control.Sent(now, spi, first, last, n, limited)
+	// What the control has not held back says nothing of how much the path takes.
+	r.control.Sent(now, spi, first, last, n, limited || !r.held)
+	if data && limited {
+		r.held = false
+	}
 	if data && r.control.Reported() {
 		r.armTail(now)
 	}
@@ -255,8 +260,11 @@ func (r *recovery) turn(p *path, now time.Time) time.Duration {
 	}
 	if r.control.Room() > 0 {
 		r.blocked = time.Time{}
-		return max(r.control.Wait(now), 0)
+		wait := max(r.control.Wait(now), 0)
+		r.held = r.held || wait > 0
+		return wait
 	}
+	r.held = true
 	if r.blocked.IsZero() {
 		r.blocked = now
 	}
