@@ -50,7 +50,9 @@ func TestOneLineForAMove(t *testing.T) {
 		d := m.talk(r / 5)
 		settle()
 		for _, line := range log.since("laptop") {
-			if strings.Contains(line, "moved") {
+			// By which encapsulation the first answer comes is chance; a better one
+			// that answers after it may be told.
+			if strings.Contains(line, "moved") && !strings.Contains(line, "found after connecting") {
 				t.Errorf("at the first connection: %s", line)
 			}
 		}

@@ -36,7 +36,7 @@ func TestLossyLink(t *testing.T) {
 		{"1 % lost", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Loss: 0.01}, 30e6, 0.88},
 		{"3 % lost", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Loss: 0.03}, 30e6, 0.80},
 		{"10 % lost", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Loss: 0.10}, 30e6, 0.60},
-		{"2 % lost in fours", 300 * time.Millisecond, lab.Link{Rate: 20 * mbit, Queue: 50 * 20 * mbit / 1000, Loss: 0.02, Burst: 4}, 30e6, 0.80},
+		{"2 % lost in fours", 300 * time.Millisecond, lab.Link{Rate: 20 * mbit, Queue: 50 * 20 * mbit / 1000, Loss: 0.02, Burst: 4}, 60e6, 0.80},
 		{"jitter and 1 % overtaken", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Jitter: 20 * time.Millisecond, Reorder: 0.01}, 30e6, 0.90},
 	} {
 		for _, way := range []string{"down", "up"} {
