@@ -377,25 +377,18 @@ func (l *Link) waitTurn() {
 // waitChange waits for d, but no longer than until something changes since
 // Link.changes was read. It returns false when the link is closed.
 func (l *Link) waitChange(changes uint64, d time.Duration) bool {
-	expired := false
-	t := time.AfterFunc(d, func() {
-		l.mu.Lock()
-		expired = true
-		l.changed.Broadcast()
-		l.mu.Unlock()
-	})
-	defer t.Stop()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for !l.closed && !expired && l.changes.Load() == changes {
-		l.changed.Wait()
-	}
-	return !l.closed
+	return l.waitWhile(d, func() bool { return l.changes.Load() == changes })
 }
 
 // waitOther waits until another path than p is in use, or for d. It returns
 // false when the link is closed.
 func (l *Link) waitOther(p *path, d time.Duration) bool {
+	return l.waitWhile(d, func() bool { return l.path.Load() == p })
+}
+
+// waitWhile waits as long as a condition holds, which Link.changed tells of, but
+// no longer than d. It returns false when the link is closed.
+func (l *Link) waitWhile(d time.Duration, holds func() bool) bool {
 	expired := false
 	t := time.AfterFunc(d, func() {
 		l.mu.Lock()
@@ -406,7 +399,7 @@ func (l *Link) waitOther(p *path, d time.Duration) bool {
 	defer t.Stop()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for !l.closed && !expired && l.path.Load() == p {
+	for !l.closed && !expired && holds() {
 		l.changed.Wait()
 	}
 	return !l.closed

@@ -137,7 +137,7 @@ func (r *recovery) received(e *inbound, c transports.Carrier, size, data int) (w
 	if highest > a.highest {
 		a.highest, a.at = highest, now
 	}
-	every := r.every()
+	every := rate.Interval(time.Duration(r.link.life.rtt.Load()))
 	if data > 0 {
 		a.packets += data
 		since := now.Sub(a.reported)
@@ -152,10 +152,6 @@ func (r *recovery) received(e *inbound, c transports.Carrier, size, data int) (w
 		way.Hold = limit
 	}
 	return way
-}
-
-func (r *recovery) every() time.Duration {
-	return min(max(time.Duration(r.link.life.rtt.Load())/4, rate.MinInterval), rate.MaxInterval)
 }
 
 // armReport has what was received reported after d; the caller holds got.mu.
@@ -452,7 +448,7 @@ func (r *recovery) armTail(now time.Time) {
 // tailAfter is when a report of a packet is overdue.
 func (r *recovery) tailAfter() time.Duration {
 	rtt := r.control.RoundTrip()
-	return (rtt + rtt/4 + 2*min(max(rtt/4, rate.MinInterval), rate.MaxInterval)) << min(r.tries, 6)
+	return (rtt + rtt/4 + 2*rate.Interval(rtt)) << min(r.tries, 6)
 }
 
 func (r *recovery) checkTail() {

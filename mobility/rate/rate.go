@@ -9,7 +9,6 @@
 package rate
 
 import (
-	"fmt"
 	"math"
 	"time"
 )
@@ -236,12 +235,11 @@ type Report struct {
 	Lost    int           // bytes that it showed to be lost, by the caller's rule
 }
 
-// Report takes a report that came at now. It says whether that told anything
-// new.
-func (c *Control) Report(now time.Time, r Report) bool {
+// Report takes a report that came at now.
+func (c *Control) Report(now time.Time, r Report) {
 	d := c.sent.find(r.SPI, r.Highest)
 	if d == nil {
-		return false
+		return
 	}
 	passed, here := d.bytes, d.bytes > c.ignored || c.ignored == 0
 	if r.Highest <= d.last {
@@ -252,7 +250,7 @@ func (c *Control) Report(now time.Time, r Report) bool {
 	}
 	c.flying = int(c.bytes - max(passed, c.moved))
 	if r.Bytes < c.mark.delivered || d.bytes <= c.moved && c.moved > 0 {
-		return true // older than the last, or about the path before
+		return // older than the last, or about the path before
 	}
 	if !c.heard {
 		c.heard, c.next = true, now
@@ -279,7 +277,6 @@ func (c *Control) Report(now time.Time, r Report) bool {
 	c.mark = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at}
 	c.advance(now)
 	c.sent.forget(r.SPI, r.Highest)
-	return true
 }
 
 func (c *Control) roundTrip(now time.Time, rtt time.Duration) {
@@ -461,12 +458,11 @@ func (c *Control) limit() int {
 	case probing:
 		gain = 0.5
 	}
-	late := min(max(c.shortest/4, MinInterval), MaxInterval)
 	least := float64(leastBytes)
 	if c.phase == startup && !c.again {
 		least = initialBytes
 	}
-	return int(max(gain*c.product()+c.bw*late.Seconds(), least))
+	return int(max(gain*c.product()+c.bw*Interval(c.shortest).Seconds(), least))
 }
 
 // pace is how fast packets leave, in bytes a second.
@@ -503,10 +499,11 @@ func (c *Control) noise() float64 {
 
 // A receiver reports every quarter of a round trip, within these bounds.
 const (
-	MinInterval = 5 * time.Millisecond
-	MaxInterval = 25 * time.Millisecond
+	minInterval = 5 * time.Millisecond
+	maxInterval = 25 * time.Millisecond
 )
 
-func (c *Control) String() string {
-	return fmt.Sprintf("phase %d step %d bw %.2f Mbit/s rtt %v smooth %v flying %d limit %d round %d", c.phase, c.step, c.bw*8/1e6, c.shortest, c.smooth, c.flying, c.limit(), c.round)
+// Interval is how far apart reports are on a path with this round trip.
+func Interval(roundTrip time.Duration) time.Duration {
+	return min(max(roundTrip/4, minInterval), maxInterval)
 }

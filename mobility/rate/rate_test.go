@@ -82,7 +82,7 @@ func (p *path) run(d time.Duration) (goodput float64, queue time.Duration) {
 			p.highest, p.at = p.under[0].seq, p.under[0].at
 			p.under = p.under[1:]
 		}
-		if p.highest > 0 && p.now.Sub(p.reported) >= max(p.delay/4, MinInterval) {
+		if p.highest > 0 && p.now.Sub(p.reported) >= max(p.delay/4, minInterval) {
 			p.reported = p.now
 			p.reports = append(p.reports, coming{p.now.Add(p.delay / 2), Report{
 				SPI: 1, Highest: p.highest, Bytes: p.received, Arrived: uint32(p.at.UnixMicro()), Ago: p.now.Sub(p.at),
@@ -217,7 +217,7 @@ func FuzzControl(f *testing.F) {
 				c.Lapse()
 			}
 			if c.Rate() < 0 || c.Rate() > maxRate || math.IsNaN(c.Rate()) || c.Flying() < 0 || c.Wait(now) > time.Hour {
-				t.Fatalf("%v, wait %v", c, c.Wait(now))
+				t.Fatalf("%+v, wait %v", *c, c.Wait(now))
 			}
 		}
 	})
