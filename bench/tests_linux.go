@@ -241,12 +241,8 @@ func (b *bench) first(ctx context.Context, p *peer, tests []report.Test) {
 }
 
 func (b *bench) firstByte(ctx context.Context, p *peer) (map[report.Metric]float64, error) {
-	if b.slow == nil {
-		n, err := newNetwork(ctx, b.lab, "slow", b.congestion, b.roundTrip/2)
-		if err != nil {
-			return nil, err
-		}
-		b.slow = n
+	if err := b.need(ctx, &b.slow, "slow", b.roundTrip); err != nil {
+		return nil, err
 	}
 	s, err := open(ctx, b.slow, p, b.in, b.profiles, b.tag("first"))
 	if err != nil {
@@ -285,7 +281,7 @@ func (b *bench) lossyLink(ctx context.Context, p *peer, tests []report.Test) {
 }
 
 func (b *bench) goodput(ctx context.Context, p *peer) (values map[report.Metric]float64, note string, err error) {
-	if err := b.need(ctx, &b.lossy, "lossy"); err != nil {
+	if err := b.need(ctx, &b.lossy, "lossy", lossyTrip); err != nil {
 		return nil, "", err
 	}
 	b.lossy.relay.SetFaults(netns.Faults{})
@@ -310,7 +306,7 @@ func (b *bench) goodput(ctx context.Context, p *peer) (values map[report.Metric]
 		case ctx.Err() != nil:
 			return nil, "", ctx.Err()
 		case err != nil:
-			note += fmt.Sprintf("%s with %v %% lost: not within %s. ", m.do, 100*m.loss, lossyLimit)
+			note += fmt.Sprintf("%s with %v %% lost: %v. ", m.do, 100*m.loss, err)
 		case t.Seconds > 0:
 			values[m.metric] = float64(t.Bytes) * 8 / 1e6 / t.Seconds
 		}
@@ -336,7 +332,7 @@ func (b *bench) fair(ctx context.Context, p *peer, tests []report.Test) {
 }
 
 func (b *bench) shares(ctx context.Context, p *peer) (values map[report.Metric]float64, note string, err error) {
-	if err := b.need(ctx, &b.shared, "shared"); err != nil {
+	if err := b.need(ctx, &b.shared, "shared", lossyTrip); err != nil {
 		return nil, "", err
 	}
 	b.shared.relay.SetFaults(netns.Faults{Rate: lossyRate, Queue: lossyQueue})
@@ -382,9 +378,9 @@ func (b *bench) shares(ctx context.Context, p *peer) (values map[report.Metric]f
 }
 
 // need makes a network with a long link if there is none yet.
-func (b *bench) need(ctx context.Context, n **network, name string) (err error) {
+func (b *bench) need(ctx context.Context, n **network, name string, roundTrip time.Duration) (err error) {
 	if *n == nil {
-		*n, err = newNetwork(ctx, b.lab, name, b.congestion, lossyTrip/2)
+		*n, err = newNetwork(ctx, b.lab, name, b.congestion, roundTrip/2)
 	}
 	return err
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/godwit-net/godwit/client/machine"
 	"github.com/godwit-net/godwit/mobility"
 )
 
@@ -42,23 +43,9 @@ type Status struct {
 	// state is portal.
 	Portal *PortalStatus `json:"portal,omitempty"`
 	// Machine tells how the whole machine is led through the tunnel, where it is.
-	Machine *MachineStatus `json:"machine,omitempty"`
+	Machine *machine.Status `json:"machine,omitempty"`
 	// LastError is why there is no connection, in words for a person.
 	LastError string `json:"last_error,omitempty"`
-}
-
-// A MachineStatus tells how the whole machine is led through the tunnel. It is not
-// the Client that knows.
-type MachineStatus struct {
-	Device     string `json:"device"`
-	MTU        int    `json:"mtu"` // of the device, in bytes
-	LAN        bool   `json:"lan"` // local networks are reached directly
-	DNS        string `json:"dns"` // server, off, or the address that is asked
-	KillSwitch bool   `json:"kill_switch"`
-	Taken      bool   `json:"taken"` // the machine's traffic is led into the device
-	Streams    int    `json:"streams"`
-	Flows      int    `json:"flows"` // sources of datagrams
-	Queries    uint64 `json:"queries"`
 }
 
 // A PathStatus is the carrier in use.

@@ -55,6 +55,18 @@ func (d *ServerDir) lock() (unlock func(), err error) {
 	return lockFile(filepath.Join(d.clientsPath(), clientsLock))
 }
 
+// knownRecord is readRecord for a client that ought to be there.
+func (d *ServerDir) knownRecord(name string) (*ClientRecord, error) {
+	r, _, err := d.readRecord(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, d.noSuchClient(name)
+	}
+	if err != nil {
+		return nil, cannotRead(d.recordPath(name), err)
+	}
+	return r, nil
+}
+
 // readRecord reads one client's file with its looks. A missing file gives an
 // error that matches fs.ErrNotExist.
 func (d *ServerDir) readRecord(name string) (*ClientRecord, stamp, error) {
@@ -447,12 +459,9 @@ func (d *ServerDir) MarkJoined(name string) error {
 		return err
 	}
 	defer unlock()
-	r, _, err := d.readRecord(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return d.noSuchClient(name)
-	}
+	r, err := d.knownRecord(name)
 	if err != nil {
-		return cannotRead(d.recordPath(name), err)
+		return err
 	}
 	if r.Joined || public != "" && r.index() != public {
 		return nil

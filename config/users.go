@@ -1,9 +1,6 @@
 package config
 
-import (
-	"errors"
-	"io/fs"
-)
+import ()
 
 // RenewUser changes the secret of a user: change is given its record, and sets PSK
 // or NTHash. A running server lets the old secret in no more, and ends what was
@@ -17,12 +14,9 @@ func (d *ServerDir) RenewUser(name string, change func(*ClientRecord)) error {
 		return err
 	}
 	defer unlock()
-	r, _, err := d.readRecord(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return d.noSuchClient(name)
-	}
+	r, err := d.knownRecord(name)
 	if err != nil {
-		return cannotRead(d.recordPath(name), err)
+		return err
 	}
 	if r.PSK == "" && r.NTHash == nil {
 		return &Error{What: "no user with a password or a shared secret", Where: name, Do: "godwit server remove " + name + ", and add it again"}

@@ -24,13 +24,7 @@ func (p Packet) AppendPartial(dst []byte) ([]byte, Offload) {
 	if !p.partial() {
 		return p.AppendTo(dst), Offload{}
 	}
-	views, offset := p.pb.AsViewList()
-	for v := views.Front(); v != nil; v = v.Next() {
-		b := v.AsSlice()
-		n := min(offset, len(b))
-		offset -= n
-		dst = append(dst, b[n:]...)
-	}
+	dst = p.appendAsIs(dst)
 	o := Offload{ChecksumStart: len(p.pb.NetworkHeader().Slice()), ChecksumOffset: tcpChecksum, V6: p.pb.GSOOptions.Type == stack.GSOTCPv6}
 	o.Header = o.ChecksumStart + len(p.pb.TransportHeader().Slice())
 	if mss := int(p.pb.GSOOptions.MSS); p.Len()-o.Header > mss {

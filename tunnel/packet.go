@@ -82,12 +82,8 @@ func (p Packet) Destination() netip.Addr {
 	return netip.Addr{}
 }
 
-// AppendTo appends the packet's Len bytes to dst, all checksums complete.
-func (p Packet) AppendTo(dst []byte) []byte {
-	if p.pb == nil {
-		return dst
-	}
-	from := len(dst)
+// appendAsIs appends the packet's bytes as the stack made them.
+func (p Packet) appendAsIs(dst []byte) []byte {
 	views, offset := p.pb.AsViewList()
 	for v := views.Front(); v != nil; v = v.Next() {
 		b := v.AsSlice()
@@ -95,6 +91,16 @@ func (p Packet) AppendTo(dst []byte) []byte {
 		offset -= n
 		dst = append(dst, b[n:]...)
 	}
+	return dst
+}
+
+// AppendTo appends the packet's Len bytes to dst, all checksums complete.
+func (p Packet) AppendTo(dst []byte) []byte {
+	if p.pb == nil {
+		return dst
+	}
+	from := len(dst)
+	dst = p.appendAsIs(dst)
 	if p.partial() {
 		// The stack has left the sum of the pseudo-header in the checksum's
 		// place, for a network card to go on from there.

@@ -35,7 +35,7 @@ type diagnosis struct {
 	Ways    []way  `json:"encapsulations"`
 	direct
 	// Machine tells how the whole machine is led through the tunnel, where it is.
-	Machine *client.MachineStatus `json:"machine,omitempty"`
+	Machine *machine.Status `json:"machine,omitempty"`
 	// Left says that a client was killed and what it had changed of the machine is
 	// still there.
 	Left    bool   `json:"left_over,omitempty"`

@@ -157,7 +157,7 @@ func (t *taken) status(of func() client.Status) func() client.Status {
 	}
 	return func() client.Status {
 		s := of()
-		m := client.MachineStatus(t.Status())
+		m := t.Status()
 		s.Machine = &m
 		return s
 	}
@@ -218,7 +218,7 @@ does nothing where there is nothing to restore.`,
 }
 
 // machineLine tells people what is done with the machine.
-func machineLine(m client.MachineStatus) string {
+func machineLine(m machine.Status) string {
 	line := "goes through the tunnel whole, by " + m.Device
 	switch {
 	case !m.Taken:

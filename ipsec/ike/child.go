@@ -380,6 +380,11 @@ func (s *Session) handleCreateChild(now time.Time, sa *ikeSA, ps []message.Paylo
 	default:
 		reply, refused = s.handleChild(now, sa, ps, nonce.Data)
 	}
+	return s.answered(now, reply, refused)
+}
+
+// answered gives the answer to a request: reply, or what tells the refusal.
+func (s *Session) answered(now time.Time, reply []message.Payload, refused *RefusalError) ([]message.Payload, func()) {
 	if refused == nil {
 		return reply, nil
 	}

@@ -150,14 +150,7 @@ func (sa *ikeSA) await(now time.Time, e entropy, f *following) message.Payload {
 // handleFollowup answers IKE_FOLLOWUP_KE.
 func (s *Session) handleFollowup(now time.Time, sa *ikeSA, ps []message.Payload) ([]message.Payload, func()) {
 	reply, refused := s.followed(now, sa, ps)
-	if refused == nil {
-		return reply, nil
-	}
-	if refused.Type == message.InvalidSyntax {
-		return s.fatal(now, refused)
-	}
-	s.debug("refused", refused)
-	return []message.Payload{refused.payload()}, nil
+	return s.answered(now, reply, refused)
 }
 
 // followed takes the peer's next additional key exchange:

@@ -7,7 +7,10 @@ dir=$(realpath -m "$1")
 [ ! -x "$dir/run" ] || exit 0
 mkdir -p "$dir"/apt/{lists/partial,archives/partial} "$dir/debs" "$dir/tree"
 touch "$dir/apt/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/debian sid main" >"$dir/apt/sources.list"
+# From where the system's own packages come.
+mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Component: main' | grep -v security | head -n 1)
+[ -n "$mirror" ] || { echo "strongswan6.sh: apt knows no mirror of Debian's main archive" >&2; exit 1; }
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$dir/apt/sources.list"
 cat >"$dir/apt/apt.conf" <<END
 Dir::Etc::sourcelist "$dir/apt/sources.list";
 Dir::Etc::sourceparts "-";

@@ -1,15 +1,9 @@
 package site
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,19 +29,8 @@ const secret = "/nobody-guesses-this"
 var address = netip.MustParseAddrPort("192.0.2.1:443")
 
 func certificate(t testing.TB) (*tls.Config, [32]byte) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return &tls.Config{
-		Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}},
-		NextProtos:   Protocols(),
-	}, sha256.Sum256(der)
+	c, hash := transporttest.Certificate(t)
+	return &tls.Config{Certificates: []tls.Certificate{c}, NextProtos: Protocols()}, hash
 }
 
 // port serves all encapsulations that stand on TCP, and a site, on one port.

@@ -1,17 +1,9 @@
 package http
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"math/big"
 	"net/netip"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -21,25 +13,6 @@ import (
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
-
-// certificate makes a self-signed one, valid also in a bubble's year 2000.
-func certificate(t testing.TB) (tls.Certificate, [32]byte) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "gateway.example"},
-		NotBefore:    time.Unix(0, 0),
-		NotAfter:     time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, sha256.Sum256(der)
-}
 
 const path = "/secret"
 
@@ -72,7 +45,7 @@ func (h trusting) Receive(c transports.Carrier, ps []transports.Packet) {
 func TestSuitePlain(t *testing.T) { transporttest.Run(t, suite(Options{}, nil)) }
 
 func TestSuiteTLS(t *testing.T) {
-	cert, hash := certificate(t)
+	cert, hash := transporttest.Certificate(t)
 	transporttest.Run(t, suite(Options{Options: web.Options{TLS: true, CertHash: hash}}, &cert))
 }
 

@@ -93,31 +93,29 @@ func (c *earlyConn) Connected() error {
 // EarlyTaken tells, after the handshake, whether the peer has taken the data that
 // was in the SYN.
 func (c *earlyConn) EarlyTaken() bool {
+	const synData = 32 // TCPI_OPT_SYN_DATA of linux/tcp.h
+	info := c.info()
+	return info != nil && info.Options&synData != 0
+}
+
+// info is what the kernel knows of the connection; nil if it does not tell.
+func (c *earlyConn) info() (info *unix.TCPInfo) {
 	raw, err := c.SyscallConn()
 	if err != nil {
-		return false
+		return nil
 	}
-	taken := false
 	_ = raw.Control(func(fd uintptr) {
-		const synData = 32 // TCPI_OPT_SYN_DATA of linux/tcp.h
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		taken = err == nil && info.Options&synData != 0
+		if i, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
+			info = i
+		}
 	})
-	return taken
+	return info
 }
 
 // Handshaking implements transports.Handshaking.
 func (c *earlyConn) Handshaking() bool {
-	raw, err := c.SyscallConn()
-	if err != nil {
-		return false
-	}
-	pending := false
-	_ = raw.Control(func(fd uintptr) {
-		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
-		pending = err == nil && info.State == stateSynReceived
-	})
-	return pending
+	info := c.info()
+	return info != nil && info.State == stateSynReceived
 }
 
 // earlyListener marks connections that are accepted before the handshake is over.

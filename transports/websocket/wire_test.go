@@ -149,7 +149,7 @@ func dial(t *testing.T, o Options, cert *tls.Certificate) (transports.Carrier, e
 }
 
 func TestCertificates(t *testing.T) {
-	cert, hash := certificate(t)
+	cert, hash := transporttest.Certificate(t)
 	roots := x509.NewCertPool()
 	leaf, err := x509.ParseCertificate(cert.Certificate[0])
 	if err != nil {
@@ -196,7 +196,7 @@ func TestCertificates(t *testing.T) {
 // TestHello has the ClientHello and the User-Agent of one browser, offering
 // HTTP/1.1 alone, with the names of TLS and HTTP apart.
 func TestHello(t *testing.T) {
-	cert, hash := certificate(t)
+	cert, hash := transporttest.Certificate(t)
 	for f, want := range map[web.Fingerprint]struct {
 		agent  string
 		grease bool // RFC 8701, which of these only Chrome does
@@ -242,7 +242,7 @@ func TestHello(t *testing.T) {
 
 // TestOldTLS: below 1.3 nothing is said.
 func TestOldTLS(t *testing.T) {
-	cert, hash := certificate(t)
+	cert, hash := transporttest.Certificate(t)
 	synctest.Test(t, func(t *testing.T) {
 		n := transporttest.NewMemory()
 		ln, err := n.ListenTCP(t.Context(), address)
