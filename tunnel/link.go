@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"encoding/binary"
 	"sync"
 	"sync/atomic"
 
@@ -13,6 +14,7 @@ import (
 type link struct {
 	mtu        uint32
 	output     func(Packet)
+	network    func(tcpip.NetworkProtocolNumber) stack.NetworkEndpoint // nil without one
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 
 	// mu is held for reading while packets go out, so that shut sees the last.
@@ -76,9 +78,30 @@ func (l *link) shut() {
 }
 
 func (l *link) deliver(proto tcpip.NetworkProtocolNumber, pb *stack.PacketBuffer) {
+	if fragment(pb) {
+		if e := l.network(proto); e != nil {
+			// As the dispatcher would, but for its note that checksums need no look.
+			e.HandlePacket(pb)
+		}
+		return
+	}
 	if d := l.dispatcher.Load(); d != nil {
 		(*d).DeliverNetworkPacket(proto, pb)
 	}
+}
+
+// fragment tells whether pb is a part of a datagram. The checksum of the whole is
+// to be verified by whoever puts it together: pieces of two datagrams with the same
+// Identification, of which there are 65,535, may meet (RFC 4963).
+func fragment(pb *stack.PacketBuffer) bool {
+	b, ok := pb.Data().PullUp(ipv4Header)
+	switch {
+	case !ok:
+		return false
+	case b[0]>>4 == 4:
+		return binary.BigEndian.Uint16(b[ipv4Fragment:])&0x3fff != 0
+	}
+	return b[ipv6NextHeader] == byte(header.IPv6FragmentHeader)
 }
 
 func (l *link) Attach(d stack.NetworkDispatcher) {
@@ -93,7 +116,8 @@ func (l *link) Attach(d stack.NetworkDispatcher) {
 // an authentic ESP packet since the peer made it, and the ICV is a better
 // guard than any of them. They would cost a pass over all data, and those of a
 // coalesced segment would have to be made before they could be verified. It is
-// otherwise where the peer did not make the packets but forwards them.
+// otherwise where the peer did not make the packets but forwards them, and with
+// fragments.
 func (l *link) Capabilities() stack.LinkEndpointCapabilities {
 	if l.verify {
 		return 0

@@ -150,6 +150,10 @@ func New(c Config) (*Stack, error) {
 		control: c.control(),
 	}
 	s.input = s.deliver
+	s.link.network = func(proto tcpip.NetworkProtocolNumber) stack.NetworkEndpoint {
+		e, _ := s.stack.GetNetworkEndpoint(nic, proto)
+		return e
+	}
 	s.order.deliver = s.deliver
 	if err := s.start(&c); err != nil {
 		s.Close()
@@ -203,8 +207,8 @@ func (s *Stack) Close() {
 // should come in one call. Malformed packets and those for other addresses are
 // dropped and counted. It may call Output, for what the stack answers at once.
 //
-// Without Config.VerifyChecksums those of IPv4, TCP and UDP are not looked at:
-// the packets must have been protected by something better since they were made,
+// Without Config.VerifyChecksums those of IPv4, TCP and UDP are not looked at, but
+// for fragments: the packets must have been protected by something better since they were made,
 // as ESP does between two stacks of this package.
 func (s *Stack) Input(pkts [][]byte) { s.put(pkts, nil, Way{}) }
 

@@ -7,7 +7,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // DialUDP gives a UDP socket connected to remote.
@@ -23,11 +26,11 @@ func (s *Stack) DialUDP(remote netip.AddrPort) (net.Conn, error) {
 		return fail(net.ErrClosed)
 	}
 	to := full(remote)
-	c, err := gonet.DialUDP(s.stack, nil, &to, protocol(remote.Addr()))
+	c, err := s.udp(remote.Addr(), func(ep tcpip.Endpoint) tcpip.Error { return ep.Connect(to) })
 	if err != nil {
-		return nil, translate(err, false)
+		return fail(err)
 	}
-	return &udpConn{UDPConn: c, stack: s, v4: remote.Addr().Is4()}, nil
+	return c, nil
 }
 
 // ListenUDP gives an unconnected UDP socket bound to local; an unspecified
@@ -45,11 +48,33 @@ func (s *Stack) ListenUDP(local netip.AddrPort) (net.PacketConn, error) {
 		return fail(net.ErrClosed)
 	}
 	at := full(local)
-	c, err := gonet.DialUDP(s.stack, &at, nil, protocol(local.Addr()))
+	c, err := s.udp(local.Addr(), func(ep tcpip.Endpoint) tcpip.Error { return ep.Bind(at) })
 	if err != nil {
-		return nil, translate(err, false)
+		return fail(err)
 	}
-	return &udpConn{UDPConn: c, stack: s, v4: local.Addr().Is4()}, nil
+	return c, nil
+}
+
+// udp makes a socket of a's family, with one of its ends set.
+func (s *Stack) udp(a netip.Addr, set func(tcpip.Endpoint) tcpip.Error) (*udpConn, error) {
+	var queue waiter.Queue
+	ep, terr := s.stack.NewEndpoint(udp.ProtocolNumber, protocol(a), &queue)
+	if terr != nil {
+		return nil, wrap(terr)
+	}
+	// What does not fit the MTU goes out in fragments. With path MTU discovery,
+	// which is the default, gVisor makes fragments all the same, but all with the
+	// Identification 0: one that is lost would have all later datagrams of these
+	// hosts put together wrongly, each with a piece of the one before.
+	terr = ep.SetSockOptInt(tcpip.MTUDiscoverOption, int(tcpip.PMTUDiscoveryDont))
+	if terr == nil {
+		terr = set(ep)
+	}
+	if terr != nil {
+		ep.Close()
+		return nil, wrap(terr)
+	}
+	return &udpConn{UDPConn: gonet.NewUDPConn(&queue, ep), stack: s, v4: a.Is4()}, nil
 }
 
 // A udpConn is gonet's socket with the errors of package net.

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/proxy"
@@ -83,9 +84,10 @@ func pagesOnly(t *testing.T, n *transporttest.Memory) (stop func()) {
 		return n.DialTCP(ctx, netip.Addr{}, netip.MustParseAddrPort(address))
 	}}
 	pages := &httputil.ReverseProxy{
-		Transport: transport, FlushInterval: -1, ErrorLog: log.New(io.Discard, "", 0),
-		Rewrite:      func(*httputil.ProxyRequest) {}, // the request says where to
-		ErrorHandler: func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		Transport: transport, FlushInterval: time.Nanosecond, ErrorLog: log.New(io.Discard, "", 0),
+		Rewrite:        func(*httputil.ProxyRequest) {}, // the request says where to
+		ErrorHandler:   func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) },
+		ModifyResponse: flushedByTimer,
 	}
 	server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
