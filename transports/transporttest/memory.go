@@ -53,6 +53,11 @@ func (m *Memory) DialTCP(ctx context.Context, local netip.Addr, remote netip.Add
 	s := &memConn{r: there, w: back, local: remote, remote: from}
 	select {
 	case l.conns <- s:
+		select {
+		case <-l.done:
+			l.reset()
+		default:
+		}
 		return c, nil
 	case <-l.done:
 		return nil, fmt.Errorf("dial %s: %w", remote, syscall.ECONNREFUSED)
@@ -113,8 +118,22 @@ func (l *memListener) Close() error {
 		delete(l.net.tcp, l.addr)
 		l.net.mu.Unlock()
 		close(l.done)
+		l.reset()
 	})
 	return nil
+}
+
+// reset closes the connections that nobody has accepted, as a system does when
+// their listener goes.
+func (l *memListener) reset() {
+	for {
+		select {
+		case c := <-l.conns:
+			c.Close()
+		default:
+			return
+		}
+	}
 }
 
 func (l *memListener) Addr() net.Addr { return net.TCPAddrFromAddrPort(l.addr) }
