@@ -4,6 +4,7 @@ package interop
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -18,7 +19,11 @@ import (
 )
 
 // The move is measured at these delays, one way.
-var moveDelays = []time.Duration{20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
+var moveDelays = []time.Duration{10 * time.Millisecond, 25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond}
+
+// One move tells as much of the machine as of the programs; the medians of several
+// are better figures.
+var moves = flag.Int("moves", 1, "how often the silence of a move is measured")
 
 // A trickle is a stream of small messages, 5 ms apart: short enough to tell how
 // long nothing arrived, and too little to fill anything.
@@ -93,9 +98,11 @@ type silence struct {
 	dataBeforeAnswer       bool          // data left by it before anything was answered there
 }
 
-// row is a line of a table in Markdown; rt is a round trip.
+// row is a line of a table in Markdown; rt is a round trip. Its silences are beyond
+// the normal spacing of messages.
 func (s silence) row(rt time.Duration) string {
 	in := func(d time.Duration) string {
+		d = max(d-trickleEvery, 0)
 		return fmt.Sprintf("%d ms (%.2f)", d.Milliseconds(), float64(d)/float64(rt))
 	}
 	return fmt.Sprintf("| %v | %s | %s | %s | %s | %d ms |", rt, in(s.packetsUp), in(s.packetsDown), in(s.streamUp), in(s.streamDown), s.before.Milliseconds())
@@ -103,14 +110,35 @@ func (s silence) row(rt time.Duration) string {
 
 const silenceHead = "| round trip | up, packets | down, packets | up, messages | down, messages | before |"
 
-// moveSilence moves a client once while messages trickle through the tunnel both
+// median is of each figure alone, for an odd number of moves.
+func median(all []silence) (m silence) {
+	m = all[len(all)-1]
+	of := func(field func(*silence) *time.Duration) {
+		var ds []time.Duration
+		for i := range all {
+			ds = append(ds, *field(&all[i]))
+		}
+		slices.Sort(ds)
+		*field(&m) = ds[len(ds)/2]
+	}
+	of(func(s *silence) *time.Duration { return &s.packetsUp })
+	of(func(s *silence) *time.Duration { return &s.packetsDown })
+	of(func(s *silence) *time.Duration { return &s.streamUp })
+	of(func(s *silence) *time.Duration { return &s.streamDown })
+	of(func(s *silence) *time.Duration { return &s.before })
+	for _, s := range all {
+		m.dataBeforeAnswer = m.dataBeforeAnswer || s.dataBeforeAnswer
+	}
+	return m
+}
+
+// moveSilence moves a client while messages trickle through the tunnel both
 // ways, and tells how long either end heard nothing. The delay is between the
 // client's router and the core, so packets that are under way when the client's
 // link is cut still arrive at the other end. With TCP messages wait for those that
 // were lost.
 func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, network string, dial dialFunc) (s silence) {
 	t.Helper()
-	cl := n.Clients[0]
 	up, down := new(trickle), new(trickle)
 	stop, cancel := context.WithCancel(ctx)
 	var all sync.WaitGroup
@@ -150,12 +178,23 @@ func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, network st
 	}
 
 	await(t, ctx, "messages both ways", func() bool { return !up.last().IsZero() && !down.last().IsZero() })
+	var each []silence
+	for from, to := "wifi", "cell"; len(each) < *moves; from, to = to, from {
+		each = append(each, oneMove(t, ctx, n, from, to, up, down))
+	}
+	return median(each)
+}
+
+// oneMove moves the client while messages go both ways.
+func oneMove(t *testing.T, ctx context.Context, n *netns.Network, from, to string, up, down *trickle) (s silence) {
+	t.Helper()
+	cl := n.Clients[0]
 	atServer := n.Server.Capture("wan", 4500)
-	atClient := []*netns.Capture{cl.Capture("wifi", 4500), cl.Capture("cell", 4500)}
+	atClient := []*netns.Capture{cl.Capture(from, 4500), cl.Capture(to, 4500)}
 	started := time.Now()
 	time.Sleep(time.Second) // the control: what this machine does to them
 	moved := time.Now()
-	cl.Move("cell", netns.Hard)
+	cl.Move(to, netns.Hard)
 	// Both ways go on, and are past whatever the move has set in motion.
 	for _, r := range []*trickle{up, down} {
 		await(t, ctx, "messages after the move", func() bool { return r.last().After(moved.Add(time.Second)) })
@@ -169,7 +208,7 @@ func moveSilence(t *testing.T, ctx context.Context, n *netns.Network, network st
 	control := moved.Add(-100 * time.Millisecond) // in what follows the move begins
 	s.before = max(up.longest(started, control), down.longest(started, control))
 	s.streamUp, s.streamDown = up.longest(moved, ended), down.longest(moved, ended)
-	before, after := cl.Addresses("wifi")[0], cl.Addresses("cell")[0]
+	before, after := cl.Addresses(from)[0], cl.Addresses(to)[0]
 	_, lastUp := espTimes(atServer, before, netns.ServerIPv4)
 	firstUp, _ := espTimes(atServer, after, netns.ServerIPv4)
 	_, lastDown := espTimes(atClient[0], netns.ServerIPv4, before)
