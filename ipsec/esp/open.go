@@ -192,8 +192,14 @@ func (in *Inbound) Stats() Stats {
 	}
 }
 
-// maxState bounds what a ReceiveState tells, in packets.
-const maxState = 1024
+// What a ReceiveState tells, in packets.
+const (
+	maxState = 1024 // of which some are missing
+	// stateReach is how far down nothing is missing where that holds. A second of
+	// a fast link is that many packets, and what a state does not tell of is sent
+	// again after a move.
+	stateReach = 8192
+)
 
 // A ReceiveState says which packets of an SA have arrived.
 type ReceiveState struct {
@@ -201,8 +207,9 @@ type ReceiveState struct {
 	Highest uint64
 	// Missing is a bitmap: bit i, counted from the most significant bit of the
 	// first byte, is set if Highest-1-i has not arrived. It has no more than
-	// 1024 bits, or the replay window if that is smaller, and no zero bytes at
-	// its end.
+	// 1024 bits. With all of them nothing is known of what is below; otherwise
+	// it has no zero bytes at its end, and nothing else is missing of the 8192
+	// packets below Highest.
 	Missing []byte
 }
 
@@ -216,7 +223,7 @@ func (r ReceiveState) Arrived(seq uint64) (arrived, known bool) {
 		return seq == r.Highest, true
 	}
 	i := r.Highest - 1 - seq
-	if i >= maxState {
+	if i >= stateReach || i >= maxState && len(r.Missing) >= maxState/8 {
 		return false, false
 	}
 	if i/8 >= uint64(len(r.Missing)) {

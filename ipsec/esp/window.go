@@ -102,8 +102,28 @@ func (w *window) state() ReceiveState {
 		}
 		i += k
 	}
+	// A whole bitmap tells of itself alone; a shorter one also says that nothing
+	// is missing further down.
+	if w.gap(w.highest-1-n, stateReach-maxState) {
+		used = maxState / 8
+	}
 	if used > 0 {
 		r.Missing = append([]byte(nil), missing[:used]...)
 	}
 	return r
+}
+
+// gap holds if one of the n packets from seq downwards has not arrived, or may
+// not have.
+func (w *window) gap(seq, n uint64) bool {
+	bottom := w.bottom()
+	for n > 0 && seq >= bottom {
+		word, _ := w.bit(seq)
+		k := min(seq%64+1, n, seq-bottom+1)
+		if absent := ^*word << (63 - seq%64); bits.LeadingZeros64(absent) < int(k) {
+			return true
+		}
+		seq, n = seq-k, n-k
+	}
+	return n > 0 && seq > 0 // below the window nobody knows
 }

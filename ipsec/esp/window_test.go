@@ -49,8 +49,14 @@ func TestWindowAgainstModel(t *testing.T) {
 		if s.Highest != highest {
 			t.Fatalf("Highest is %d, want %d", s.Highest, highest)
 		}
-		if n := len(s.Missing); n > maxState/8 || n > 0 && s.Missing[n-1] == 0 {
+		if n := len(s.Missing); n > maxState/8 || n > 0 && n < maxState/8 && s.Missing[n-1] == 0 {
 			t.Fatalf("Missing has %d bytes: %x", n, s.Missing)
+		}
+		// What lies further down is told only where it is true.
+		for seq := max(highest, 10000) - 10000; seq < highest-min(highest, maxState+1); seq++ {
+			if arrived, known := s.Arrived(seq); known && !seen[seq] && arrived {
+				t.Fatalf("Arrived(%d) says that it is there, below %d", seq, highest)
+			}
 		}
 		for i := uint64(0); i < min(uint64(size)-1, maxState) && i+1 < highest; i++ {
 			seq := highest - 1 - i
@@ -126,5 +132,30 @@ func TestReceiveState(t *testing.T) {
 	}
 	if _, known := s.Arrived(5000 - 1 - 1024); known {
 		t.Error("a packet 1025 below the highest is known")
+	}
+	// While nothing is missing far down, a state tells of that, too.
+	w = newWindow(DefaultWindow)
+	for seq := uint64(1); seq < 20000; seq++ {
+		w.mark(seq)
+	}
+	w.mark(20001)
+	s = w.state()
+	if !slices.Equal(s.Missing, []byte{0x80}) {
+		t.Errorf("one is missing, and Missing is %x", s.Missing)
+	}
+	for _, d := range []uint64{2, 1024, 1025, 8000, 8192} {
+		if a, k := s.Arrived(20001 - d); !a || !k {
+			t.Errorf("Arrived(highest - %d) is %v, %v", d, a, k)
+		}
+	}
+	if _, known := s.Arrived(20001 - 8193); known {
+		t.Error("a packet further down than a state tells of is known")
+	}
+	for seq := uint64(20002); seq < 20001+8192; seq++ {
+		w.mark(seq)
+	}
+	s = w.state()
+	if _, known := s.Arrived(s.Highest - 1026); known || len(s.Missing) != 128 {
+		t.Errorf("with one missing far down, its neighbours are known; %d bytes", len(s.Missing))
 	}
 }
