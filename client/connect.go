@@ -157,7 +157,7 @@ const streamPadded = 900
 
 // paddedSize is what a registration is padded to.
 func (c *Client) paddedSize(n transports.Name) int {
-	if n == transports.UDP || n == transports.ESP {
+	if n.Datagrams() {
 		return c.link.FullSize()
 	}
 	return min(streamPadded, c.link.FullSize())

@@ -55,6 +55,42 @@ func CheckEndpoint(s string) error {
 
 const nameCharacters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
+// maxUDPPorts bounds the ports of UDP besides the shared one: each costs the client
+// packets at every move.
+const maxUDPPorts = 8
+
+// udpOn names UDP at a port besides the shared one.
+func udpOn(port uint16) string { return "udp-" + strconv.Itoa(int(port)) }
+
+// udpPort is the port in a name that udpOn gives, and 0 in all others.
+func udpPort(name string) uint16 {
+	n, err := strconv.ParseUint(strings.TrimPrefix(name, "udp-"), 10, 16)
+	if err != nil || name != udpOn(uint16(n)) {
+		return 0
+	}
+	return uint16(n)
+}
+
+// udpPorts gives the ports of all names that have one.
+func udpPorts(names []string) (ports []uint16) {
+	for _, n := range names {
+		if p := udpPort(n); p != 0 {
+			ports = append(ports, p)
+		}
+	}
+	return ports
+}
+
+// WithUDPPorts gives the default encapsulations, and UDP at more ports of the server.
+func WithUDPPorts(ports []uint16) []string {
+	names := DefaultEncapsulations()
+	more := make([]string, 0, len(ports))
+	for _, p := range ports {
+		more = append(more, udpOn(p))
+	}
+	return slices.Insert(names, slices.Index(names, "udp")+1, more...)
+}
+
 // CheckEncapsulations tells whether names are encapsulations that can be
 // configured, each at most once. The error is an *Error.
 func CheckEncapsulations(names []string) error {
@@ -66,8 +102,8 @@ func CheckEncapsulations(names []string) error {
 		return &Error{What: "esp cannot be alone: links begin with another encapsulation", Do: "name udp or another beside it"}
 	}
 	for i, n := range names {
-		if !slices.Contains(known, n) {
-			do := "use one or more of " + strings.Join(known, ", ")
+		if !slices.Contains(known, n) && udpPort(n) == 0 {
+			do := "use one or more of " + strings.Join(known, ", ") + ", or udp-4500 for another port"
 			if s := Suggest(n, known); s != "" {
 				do = "did you mean " + s + "?"
 			}
@@ -76,6 +112,9 @@ func CheckEncapsulations(names []string) error {
 		if slices.Contains(names[:i], n) {
 			return &Error{What: n + " is named twice", Do: "name it once"}
 		}
+	}
+	if n := len(udpPorts(names)); n > maxUDPPorts {
+		return &Error{What: fmt.Sprintf("%d more ports of UDP are too many", n), Do: fmt.Sprintf("name %d at most", maxUDPPorts)}
 	}
 	return nil
 }

@@ -58,7 +58,7 @@ func JoinClient(dir string, l *Link) (*ClientDir, error) {
 	}
 	c := Client{
 		Name: l.Name, Server: l.Endpoint, ServerKey: l.ServerKey, CertHash: l.CertHash, WebSocketPath: l.WebSocketPath,
-		Enrolment: enrolment, Listen: DefaultListen, Encapsulations: DefaultEncapsulations(),
+		Enrolment: enrolment, Listen: DefaultListen, Encapsulations: WithUDPPorts(l.UDPPorts),
 	}
 	if c.CertHash == [32]byte{} {
 		c.Verify = "webpki" // the link says so

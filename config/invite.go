@@ -75,6 +75,7 @@ func (d *ServerDir) invite(names []string, now time.Time, validFor time.Duration
 		l := &Link{
 			Endpoint: d.Config.Endpoint, ServerKey: d.Key.Public().(ed25519.PublicKey), CertHash: d.CertHash(),
 			WebSocketPath: d.Config.WebSocketPath, Name: name, Once: once, Expires: r.Expires,
+			UDPPorts: udpPorts(d.Config.Encapsulations),
 		}
 		copy(l.Seed[:], private.Seed())
 		links = append(links, l)

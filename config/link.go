@@ -31,7 +31,23 @@ var (
 const (
 	linkPrefix = "godwit://v1/"
 	oncePrefix = "godwit://v2/" // a link that is good for one use
+	// The same two, of a server that takes UDP at more ports; those follow.
+	portsPrefix     = "godwit://v3/"
+	oncePortsPrefix = "godwit://v4/"
 )
+
+// prefix is what the link begins with.
+func (l *Link) prefix() string {
+	switch {
+	case l.Once && len(l.UDPPorts) > 0:
+		return oncePortsPrefix
+	case len(l.UDPPorts) > 0:
+		return portsPrefix
+	case l.Once:
+		return oncePrefix
+	}
+	return linkPrefix
+}
 
 // linkChecksum is the length of the checksum that ends a link, in bytes.
 const linkChecksum = 8
@@ -53,6 +69,8 @@ type Link struct {
 	Seed    [ed25519.SeedSize]byte
 	Once    bool
 	Expires time.Time // whole seconds
+	// UDPPorts are where the server takes UDP besides the port of Endpoint, 8 at most.
+	UDPPorts []uint16
 }
 
 // LogValue hides the private key.
@@ -74,10 +92,13 @@ func (l *Link) String() string {
 		b = append(b, byte(len(s)))
 		b = append(b, s...)
 	}
-	prefix := linkPrefix
-	if l.Once {
-		prefix = oncePrefix
+	if n := len(l.UDPPorts); n > 0 {
+		b = append(b, byte(n))
+		for _, p := range l.UDPPorts {
+			b = binary.BigEndian.AppendUint16(b, p)
+		}
 	}
+	prefix := l.prefix()
 	sum := checksum(prefix, b)
 	return prefix + base64.RawURLEncoding.EncodeToString(append(b, sum[:]...))
 }
@@ -100,13 +121,11 @@ func damaged() error {
 // that was not copied whole, and ErrExpired for one whose time is over at now.
 func ParseLink(s string, now time.Time) (*Link, error) {
 	s = strings.TrimSpace(s)
-	l := &Link{Once: strings.HasPrefix(s, oncePrefix)}
-	prefix := linkPrefix
-	if l.Once {
-		prefix = oncePrefix
-	}
-	if !strings.HasPrefix(s, prefix) {
-		if v, ok := strings.CutPrefix(s, "godwit://v"); ok && v != "" && v[0] >= '3' && v[0] <= '9' {
+	prefix := s[:min(len(s), len(linkPrefix))]
+	l := &Link{Once: prefix == oncePrefix || prefix == oncePortsPrefix}
+	ports := prefix == portsPrefix || prefix == oncePortsPrefix
+	if !l.Once && !ports && prefix != linkPrefix {
+		if v, ok := strings.CutPrefix(s, "godwit://v"); ok && v != "" && v[0] >= '5' && v[0] <= '9' {
 			return nil, &Error{What: "this link is of another version of godwit", Do: "use the same version on both sides"}
 		}
 		if strings.HasPrefix(s, "godwit:") {
@@ -136,6 +155,18 @@ func ParseLink(s string, now time.Time) (*Link, error) {
 			return nil, damaged()
 		}
 		*to, b = string(b[1:1+int(b[0])]), b[1+int(b[0]):]
+	}
+	if ports {
+		if len(b) < 1 || b[0] == 0 || b[0] > maxUDPPorts || len(b) < 1+2*int(b[0]) {
+			return nil, damaged()
+		}
+		n := int(b[0])
+		for b = b[1:]; n > 0; n, b = n-1, b[2:] {
+			l.UDPPorts = append(l.UDPPorts, binary.BigEndian.Uint16(b))
+		}
+		if CheckEncapsulations(WithUDPPorts(l.UDPPorts)) != nil {
+			return nil, damaged()
+		}
 	}
 	// The checksum was right, so these are mistakes of the one who made it.
 	if len(b) != 0 || seconds > math.MaxUint32 || CheckEndpoint(l.Endpoint) != nil || checkPath(l.WebSocketPath) != nil || CheckName(l.Name) != nil {

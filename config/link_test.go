@@ -51,7 +51,7 @@ func TestEveryDamageIsNoticed(t *testing.T) {
 	wantError(t, err, "this link is damaged: copy it whole")
 	_, err = ParseLink("https://example.org/", noon)
 	wantError(t, err, "this is not a godwit link")
-	_, err = ParseLink("godwit://v3/AAAA", noon)
+	_, err = ParseLink("godwit://v5/AAAA", noon)
 	wantError(t, err, "another version")
 	if _, err := ParseLink(linkPrefix+strings.Repeat("A", 1<<20), noon); !errors.Is(err, ErrDamaged) {
 		t.Errorf("a megabyte: %v", err)
@@ -68,6 +68,30 @@ func TestLinkOfNonsense(t *testing.T) {
 	} {
 		l := exampleLink()
 		change(l)
+		if _, err := ParseLink(l.String(), noon); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Links of servers with more UDP ports are of versions of their own, so that a reader
+// that knows nothing of them says so.
+func TestLinkWithPorts(t *testing.T) {
+	for prefix, once := range map[string]bool{"godwit://v3/": false, "godwit://v4/": true} {
+		l := exampleLink()
+		l.Once, l.UDPPorts = once, []uint16{4500, 3478}
+		text := l.String()
+		got, err := ParseLink(text, noon)
+		if !strings.HasPrefix(text, prefix) || err != nil || !reflect.DeepEqual(got, l) {
+			t.Errorf("%s gives %+v, %v", text, got, err)
+		}
+		if _, err := ParseLink(text[:len(text)-3], noon); !errors.Is(err, ErrDamaged) {
+			t.Errorf("cut: %v", err)
+		}
+	}
+	for name, ports := range map[string][]uint16{"no port": {0}, "twice": {4500, 4500}, "too many": make([]uint16, 9)} {
+		l := exampleLink()
+		l.UDPPorts = ports
 		if _, err := ParseLink(l.String(), noon); !errors.Is(err, ErrDamaged) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -99,6 +123,9 @@ func FuzzParseLink(f *testing.F) {
 	f.Add(exampleLinkText[:100])
 	f.Add("godwit://v1/")
 	f.Add("godwit://v2/AAAA")
+	l := exampleLink()
+	l.UDPPorts = []uint16{4500}
+	f.Add(l.String())
 	f.Fuzz(func(t *testing.T, s string) {
 		l, err := ParseLink(s, noon)
 		if err != nil {
@@ -114,14 +141,17 @@ func FuzzParseLink(f *testing.F) {
 // The checksum keeps the fuzzer from what lies behind it, so this target makes
 // it right.
 func FuzzParseLinkPayload(f *testing.F) {
-	f.Add(exampleLink().Endpoint, "/secret", "laptop", int64(2000000000))
-	f.Add("[::1]:1", "/", "", int64(-1))
-	f.Fuzz(func(t *testing.T, endpoint, path, name string, expires int64) {
+	f.Add(exampleLink().Endpoint, "/secret", "laptop", int64(2000000000), uint16(0))
+	f.Add("[::1]:1", "/", "", int64(-1), uint16(4500))
+	f.Fuzz(func(t *testing.T, endpoint, path, name string, expires int64, port uint16) {
 		if len(endpoint) > 255 || len(path) > 255 || len(name) > 255 {
 			return
 		}
 		l := exampleLink()
 		l.Endpoint, l.WebSocketPath, l.Name, l.Expires = endpoint, path, name, time.Unix(expires, 0).UTC()
+		if port != 0 {
+			l.UDPPorts = []uint16{port, ^port}
+		}
 		got, err := ParseLink(l.String(), noon)
 		if err == nil && !reflect.DeepEqual(got, l) {
 			t.Errorf("%+v became %+v", l, got)

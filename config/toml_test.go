@@ -123,6 +123,8 @@ func TestServerMistakes(t *testing.T) {
 		{"a pool too small", minimalServer + `pool6 = "fd00::/127"`, []string{"pool6", "no room"}},
 		{"an encapsulation with a typo", minimalServer + `encapsulations = ["websockt"]`, []string{"encapsulations", "did you mean websocket?"}},
 		{"an encapsulation twice", minimalServer + `encapsulations = ["udp", "udp"]`, []string{"encapsulations", "twice"}},
+		{"a port of UDP in another form", minimalServer + `encapsulations = ["udp", "udp-04500"]`, []string{"encapsulations", "udp-04500", "udp-4500 for another port"}},
+		{"many ports of UDP", minimalServer + `encapsulations = ["udp-1", "udp-2", "udp-3", "udp-4", "udp-5", "udp-6", "udp-7", "udp-8", "udp-9"]`, []string{"encapsulations", "9 more ports", "8 at most"}},
 		{"esp alone", minimalServer + `encapsulations = ["esp"]`, []string{"encapsulations", "alone", "udp"}},
 		{"no encapsulation", minimalServer + `encapsulations = []`, []string{"encapsulations", "esp, udp, tcp, websocket, http"}},
 		{"an odd path", `endpoint = "a:1"` + "\n" + `websocket_path = "/a b"`, []string{"websocket_path"}},

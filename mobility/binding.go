@@ -156,7 +156,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		b.makeRoom()
 	}
 	b.carriers[c.id] = c
-	c.name, c.seen = a.Seen.Encapsulation, clip(a.Seen)
+	c.name, c.seen = called(m.Sent, a.Seen), clip(a.Seen)
 	c.verdict = Judge(m.Sent, c.seen)
 	b.reg.sent[c.name] = m.Sent
 	c.received += a.Bytes
@@ -196,6 +196,15 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		c.resendAt = now.Add(backoff(firstAgain, c.resends+1, maxAgain))
 	}
 	return nil
+}
+
+// called is the name of the encapsulation that a request came by. The client's own has
+// the port that it sent to, which may not be the one that it came to.
+func called(sent, seen transports.Description) transports.Name {
+	if sent.Encapsulation.Base() == seen.Encapsulation {
+		return sent.Encapsulation
+	}
+	return seen.Encapsulation
 }
 
 // replaces holds when c, heard later than o, had better carry the data. A fresh
@@ -416,7 +425,8 @@ func (b *Binding) close(c *bound) {
 func (b *Binding) prefers(c, o *bound) bool { return b.rank(c.name) < b.rank(o.name) }
 
 func (b *Binding) rank(n transports.Name) int {
-	if i := slices.Index(b.cfg.Preference, n); i >= 0 {
+	// Of several ports the one that was heard first is as good as any.
+	if i := slices.IndexFunc(b.cfg.Preference, func(p transports.Name) bool { return p.Base() == n.Base() }); i >= 0 {
 		return i
 	}
 	return len(b.cfg.Preference)

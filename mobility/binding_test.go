@@ -139,6 +139,37 @@ func TestSelection(t *testing.T) {
 	}
 }
 
+// Ports of UDP are all as good: the first that is heard keeps the data. They go by the
+// client's names, so that both ends mean the same.
+func TestPortsOfUDP(t *testing.T) {
+	bt := newBindingTest(t, udp, transports.UDPOn(4500), tcp)
+	by := func(n transports.Name) func(*regmsg.Request) {
+		return func(m *regmsg.Request) { m.Sent.Encapsulation = n }
+	}
+	for i, n := range []transports.Name{"udp-4500", "udp", "udp-3478"} {
+		for _, size := range []int{0, 1400} {
+			if err := bt.copy(1, fmt.Sprintf("u%d", i+1), size, by(n)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	bt.want("the first starts the data, and the others are answered",
+		"u1:1.0=/0", "u1:1.1=udp-4500/1400", "use u1?",
+		"u2:1.1=udp-4500/0", "u2:1.1=udp-4500/1400", "u3:1.1=udp-4500/0", "u3:1.1=udp-4500/1400")
+	if err := bt.copy(1, "t4", 1400, by("udp-4500")); err != nil {
+		t.Fatal(err)
+	}
+	bt.want("what came by another encapsulation is called by that", "t4:1.1=udp-4500/1400")
+	if err := bt.confirm(1, "u1", by("udp-4500")); err != nil {
+		t.Fatal(err)
+	}
+	bt.want("proven", "validate u1")
+	if err := bt.b.Rebound(bt.now, bt.arrival("u5", 200)); err != nil {
+		t.Fatal(err)
+	}
+	bt.want("a new mapping keeps the name", "u5:1.2=udp-4500/0", "use u5?")
+}
+
 func TestPreferenceIsPolicy(t *testing.T) {
 	bt := newBindingTest(t, web, udp)
 	bt.copies(1, "u1")

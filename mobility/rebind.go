@@ -27,7 +27,7 @@ const revertAfter = time.Second
 // then. One of the random source is returned too.
 func (b *Binding) Rebound(now time.Time, a Arrival) error {
 	used := b.carriers[b.current.ID]
-	if used == nil || b.carriers[a.Carrier] != nil || used.generation == 0 || used.name != a.Seen.Encapsulation {
+	if used == nil || b.carriers[a.Carrier] != nil || used.generation == 0 || used.name.Base() != a.Seen.Encapsulation {
 		return fmt.Errorf("carrier %d: %w", a.Carrier, ErrCarrier)
 	}
 	c := &bound{

@@ -231,7 +231,8 @@ func (r *Registrar) usual() []transports.Name {
 // better is what is preferred to the encapsulation in use and worth a probe.
 func (r *Registrar) better() (names []transports.Name) {
 	for _, n := range r.cfg.Encapsulations {
-		if n == r.current.Name || r.current.ID == 0 || r.forced != "" {
+		// Another port of the server is no better.
+		if n.Base() == r.current.Name.Base() || r.current.ID == 0 || r.forced != "" {
 			break
 		}
 		// "esp is tried only where the verdict was none": design, Section 6.
@@ -251,7 +252,7 @@ func (r *Registrar) open(now time.Time, s *slot, iface string) {
 }
 
 // reliable holds for encapsulations that send lost packets again themselves.
-func reliable(n transports.Name) bool { return n != transports.ESP && n != transports.UDP }
+func reliable(n transports.Name) bool { return !n.Datagrams() }
 
 // sendCopies sends the short and the padded copy.
 func (r *Registrar) sendCopies(now time.Time, c *carrier, s *slot) {

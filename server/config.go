@@ -29,8 +29,8 @@ type Config struct {
 	Network transports.Network
 	// Listen is the one address and port of all encapsulations.
 	Listen netip.AddrPort
-	// Encapsulations to serve, best first: of esp, udp, tcp, websocket, http.
-	// Empty: all but esp.
+	// Encapsulations to serve, best first: of esp, udp, tcp, websocket, http, and
+	// transports.UDPOn for more ports. Empty: esp and those are left out.
 	Encapsulations []transports.Name
 
 	PrivateKey     ed25519.PrivateKey // what clients pin

@@ -52,7 +52,7 @@ func (s *Server) closeGuests() {
 // listenGuests opens the sockets that guests expect.
 func (s *Server) listenGuests(p *ports) error {
 	for _, at := range s.c.Guests.Listen {
-		if at == p.addr && slices.Contains(s.c.Encapsulations, transports.UDP) {
+		if slices.Contains(s.udpPorts(p.addr), at) {
 			continue
 		}
 		u, err := udp.Options{NoOffload: s.c.NoOffload, IKEOnly: at.Port() == ikePort}.Listen(s.c.Network, at, s)

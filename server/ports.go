@@ -21,7 +21,7 @@ import (
 	"github.com/godwit-net/godwit/transports/websocket"
 )
 
-// ports is the one port number that all encapsulations share.
+// ports is the one port number that all encapsulations share, and more of UDP.
 type ports struct {
 	addr    netip.AddrPort
 	serve   []func() error
@@ -77,11 +77,11 @@ func (s *Server) listen() (*ports, error) {
 		})
 		p.add(w.Serve, w.Close)
 	}
-	if has(transports.UDP) {
-		u, err := udp.Options{NoOffload: s.c.NoOffload}.Listen(s.c.Network, p.addr, s)
+	for _, at := range s.udpPorts(p.addr) {
+		u, err := udp.Options{NoOffload: s.c.NoOffload}.Listen(s.c.Network, at, s)
 		if err != nil {
 			p.close()
-			return nil, fmt.Errorf("listen on UDP %s: %w", p.addr, err)
+			return nil, fmt.Errorf("listen on UDP %s: %w", at, err)
 		}
 		p.add(u.Serve, u.Close)
 	}
@@ -98,6 +98,20 @@ func (s *Server) listen() (*ports, error) {
 		}
 	}
 	return p, nil
+}
+
+// udpPorts is where UDP is served: the shared port, and those that have names.
+func (s *Server) udpPorts(shared netip.AddrPort) (at []netip.AddrPort) {
+	for _, n := range s.c.Encapsulations {
+		a := shared
+		if port := n.Port(); port != 0 {
+			a = netip.AddrPortFrom(shared.Addr(), port)
+		}
+		if n.Base() == transports.UDP && !slices.Contains(at, a) {
+			at = append(at, a)
+		}
+	}
+	return at
 }
 
 // listenTCP takes RFC 9329's streams, of strangers too unless they are not answered.

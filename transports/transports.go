@@ -10,6 +10,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strconv"
+	"strings"
 )
 
 // A Name names an encapsulation, as users write it in the configuration.
@@ -23,6 +25,32 @@ const (
 	WebSocket Name = "websocket" // RFC 6455 binary messages, over TLS or plain
 	HTTP      Name = "http"      // plain requests and responses
 )
+
+// UDPOn names UDP to another port of the server than the one that all encapsulations
+// share: it passes where that one does not. The form is udp-4500.
+func UDPOn(port uint16) Name { return UDP + "-" + Name(strconv.Itoa(int(port))) }
+
+// Port is the port in a name that UDPOn gives, and 0 in all others.
+func (n Name) Port() uint16 {
+	text, ok := strings.CutPrefix(string(n), string(UDP)+"-")
+	port, err := strconv.ParseUint(text, 10, 16)
+	if !ok || err != nil || n != UDPOn(uint16(port)) {
+		return 0
+	}
+	return uint16(port)
+}
+
+// Base is the encapsulation without the port of UDPOn.
+func (n Name) Base() Name {
+	if n.Port() != 0 {
+		return UDP
+	}
+	return n
+}
+
+// Datagrams holds for encapsulations that take what they are given and may lose it;
+// streams slow their sender down and send lost packets again.
+func (n Name) Datagrams() bool { return n.Base() == UDP || n == ESP }
 
 // A Kind says what a packet is; every encapsulation can tell the two apart.
 type Kind uint8

@@ -30,3 +30,19 @@ func TestAddrPort(t *testing.T) {
 		}
 	}
 }
+
+func TestNameOfPort(t *testing.T) {
+	for n, port := range map[Name]uint16{"udp-4500": 4500, "udp-1": 1, "udp-65535": 65535} {
+		if n.Port() != port || n.Base() != UDP || !n.Datagrams() || UDPOn(port) != n {
+			t.Errorf("%s is port %d of %s", n, n.Port(), n.Base())
+		}
+	}
+	for _, n := range []Name{"", "udp-", "udp-0", "udp-04500", "udp-+1", "udp-65536", "tcp-443", "udp-4500-1", TCP} {
+		if n.Port() != 0 || n.Base() != n || n.Datagrams() {
+			t.Errorf("%s is port %d of %s", n, n.Port(), n.Base())
+		}
+	}
+	if !UDP.Datagrams() || !ESP.Datagrams() || UDP.Port() != 0 {
+		t.Error("udp and esp carry datagrams")
+	}
+}

@@ -187,11 +187,11 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 	names := outsideOf(d).resolver
 	var list []transports.Transport
 	for _, n := range encapsulations {
-		switch transports.Name(n) {
+		switch name := transports.Name(n); name.Base() {
 		case transports.ESP:
 			list = append(list, esp.New())
 		case transports.UDP:
-			list = append(list, udp.New(udp.Options{NoOffload: d.Config.NoOffload}))
+			list = append(list, udp.New(udp.Options{NoOffload: d.Config.NoOffload, Port: name.Port()}))
 		case transports.TCP:
 			list = append(list, tcp.New())
 		case transports.WebSocket, transports.HTTP:
@@ -211,7 +211,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		}
 	}
 	for i, t := range list {
-		if upstream != nil && t.Name() != transports.UDP && t.Name() != transports.ESP {
+		if upstream != nil && !t.Name().Datagrams() {
 			list[i] = proxy.Wrap(t, upstream, proxy.Options{
 				Target: d.Config.Server,
 				Resolve: func(ctx context.Context, host string) ([]netip.Addr, error) {

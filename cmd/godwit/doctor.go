@@ -213,7 +213,7 @@ func (f *diagnosis) judge(names []string, s client.Status) {
 		switch {
 		case c.Answered:
 			w.Passes, w.RTTms, w.Translation = true, c.RTTms, c.Verdict
-			if name == string(transports.UDP) || name == string(transports.ESP) {
+			if transports.Name(name).Datagrams() {
 				w.Size = fullPacket(name, c.Remote)
 			}
 		case name == string(transports.ESP) && (s.Path == nil || s.Path.Encapsulation != name):
@@ -242,7 +242,7 @@ func (f *diagnosis) judge(names []string, s client.Status) {
 
 // step tells where an encapsulation failed.
 func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
-	stream := name != string(transports.UDP)
+	stream := !transports.Name(name).Datagrams()
 	switch {
 	case f.ResolveError != "":
 		return "resolve", f.ResolveError
@@ -265,7 +265,7 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 // fullPacket is the size of the IP packet that a padded copy filled.
 func fullPacket(name, remote string) int {
 	size := paddedPacket
-	if name == string(transports.UDP) {
+	if transports.Name(name).Base() == transports.UDP {
 		size += 8
 	}
 	if strings.HasPrefix(remote, "[") {

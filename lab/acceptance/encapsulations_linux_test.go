@@ -151,6 +151,32 @@ func TestOddUDPPort(t *testing.T) {
 	}.cross(t)
 }
 
+// Phones' calls by Wi-Fi need IPsec's port (RFC 3948), so it passes where others do
+// not. The server that serves it too is found there in no more time.
+func TestUDPPorts(t *testing.T) {
+	network{
+		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
+			Out: "udp dport != 4500 counter drop\nmeta l4proto != udp counter drop",
+			In:  "meta l4proto != udp counter drop",
+		}},
+		server:        []string{"--udp-port", "3478", "--udp-port", "4500"},
+		tries:         []string{"udp", "udp-3478", "udp-4500", "tcp", "websocket", "http"},
+		fails:         map[string]string{"udp": "registration", "udp-3478": "registration", "tcp": "connect", "websocket": "connect"},
+		encapsulation: "udp-4500", verdict: "napt",
+		also: func(t *testing.T, n *netns.Network, c *client) {
+			// One port is as good as another, so data comes to one and stays.
+			n.Access[0].SetFirewall(netns.AllowAll)
+			c.wantBothWays(t, within(t, time.Minute), siteURL)
+			must(t, c.host.Host, "client", "force", "udp", "--dir", c.dir)
+			c.await(t, within(t, time.Minute), "connected by udp", func(s status) bool {
+				return s.State == "connected" && s.Path.Encapsulation == "udp"
+			})
+			must(t, c.host.Host, "client", "force", "auto", "--dir", c.dir)
+			c.wantBothWays(t, within(t, time.Minute), siteURL)
+		},
+	}.cross(t)
+}
+
 // The core stands for the home router that the server is behind.
 func TestPortForward(t *testing.T) {
 	network{

@@ -36,6 +36,8 @@ type network struct {
 	debug    bool // has the server log at level debug
 	// encapsulations are named in both folders; those that init writes if nil.
 	encapsulations []string
+	// tries are those that doctor has to tell of, if they are not these.
+	tries []string
 	// before runs when the hosts are there, before the server starts.
 	before func(*testing.T, *netns.Network)
 	// joined may change the client's folder before it runs.
@@ -106,7 +108,10 @@ func (w network) wantDiagnosis(t *testing.T, ctx context.Context, c *client) {
 	if err := json.Unmarshal([]byte(out), &found); err != nil {
 		t.Fatalf("doctor: %v: %s", err, out)
 	}
-	want := w.encapsulations
+	want := w.tries
+	if want == nil {
+		want = w.encapsulations
+	}
 	if want == nil {
 		want = []string{"udp", "tcp", "websocket", "http"}
 	}

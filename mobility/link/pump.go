@@ -309,7 +309,7 @@ func (l *Link) count(b *buffers, p *path, pkts []transports.Packet, last bool) {
 // datagrams holds for carriers that take what they are given: a stream slows
 // its sender down by itself.
 func datagrams(c transports.Carrier) bool {
-	return c.Name() == transports.UDP || c.Name() == transports.ESP
+	return c.Name().Datagrams()
 }
 
 // allow says how many of pkts may be sent now and uses up the credit for them.

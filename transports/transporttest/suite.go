@@ -159,7 +159,7 @@ func same(t *testing.T, got, want []transports.Packet) {
 
 // maxIKE is the largest IKE message: see transports.Carrier.
 func maxIKE(c transports.Carrier) int {
-	if n := c.Name(); n == transports.UDP || n == transports.ESP {
+	if c.Name().Datagrams() {
 		return c.MTU() - 4
 	}
 	return c.MTU()

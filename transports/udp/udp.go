@@ -39,6 +39,9 @@ type Options struct {
 	// IKEOnly is for a server's port 500: each datagram is an IKE message
 	// without the non-ESP marker, and ESP cannot be sent (RFC 7296, Section 2.23).
 	IKEOnly bool
+	// Port is that of the server which a client sends to in place of the shared one;
+	// its carriers are called by it (transports.UDPOn). 0 keeps the shared one.
+	Port uint16
 	// Bare is for package esp: there is no UDP header, as the network's sockets
 	// are those of IP protocol 50. All ports are zero.
 	Bare bool
@@ -48,6 +51,9 @@ type Options struct {
 func (o Options) name() transports.Name {
 	if o.Bare {
 		return transports.ESP
+	}
+	if o.Port != 0 {
+		return transports.UDPOn(o.Port)
 	}
 	return transports.UDP
 }
@@ -98,6 +104,9 @@ func (t *transport) Name() transports.Name { return t.opts.name() }
 
 // Dial opens a socket and sends the first packets; it waits for nothing.
 func (t *transport) Dial(ctx context.Context, o transports.Opening) (transports.Carrier, error) {
+	if port := t.opts.Port; port != 0 {
+		o.Remote = netip.AddrPortFrom(o.Remote.Addr(), port)
+	}
 	conn, err := o.Network.DialUDP(ctx, o.Local, o.Remote)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s over %s: %w", o.Remote, t.Name(), err)
