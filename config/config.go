@@ -83,6 +83,9 @@ type Server struct {
 	PostQuantum string
 	// Web is the port as visitors without a key see it.
 	Web Web
+	// Metrics is where Prometheus may ask for numbers by HTTP; not valid, the
+	// default: nowhere.
+	Metrics netip.AddrPort
 	// NoOffload, the key offload turned round, keeps packets from crossing the
 	// stack and the system many at once.
 	NoOffload bool

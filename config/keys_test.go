@@ -15,7 +15,7 @@ var samples = map[string]map[string]string{
 	"server": {
 		"endpoint": "other.example.org:8443", "listen": "127.0.0.1:5", "allow": "192.0.2.0/24,10.0.0.0/8",
 		"allow_forward": "tcp *:80, udp inner:53 laptop", "pool4": "10.9.0.0/24", "pool6": "fd00:1::/64", "encapsulations": "tcp, udp", "websocket_path": "/other",
-		"site": "/var/www", "plain_http": "redirect", "trusted_proxies": "10.0.0.0/8,192.0.2.1", "verify": "webpki", "stealth": "true",
+		"site": "/var/www", "plain_http": "redirect", "trusted_proxies": "10.0.0.0/8,192.0.2.1", "verify": "webpki", "stealth": "true", "metrics": "[::1]:9999",
 		"certificate_file": "a.crt", "certificate_key_file": "a.key", "acme_hosts": "vpn.example.org", "acme_directory": "https://ca.example/",
 		"offload": "false", "recovery": "false", "log_level": "debug", "post_quantum": "require",
 		"ikev2.identity": "other.example.org", "ikev2.listen": "127.0.0.1:4500", "ikev2.dns": "192.0.2.1,2001:db8::1",

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"strings"
 )
 
 // ParseServer reads server.toml, with over before what it says. file names it in
@@ -39,6 +40,7 @@ func (t *table) server() (*Server, error) {
 	s.WebSocketPath = t.path()
 	s.PostQuantum = t.postQuantum()
 	s.Web = t.web()
+	s.Metrics = t.metrics(s.Listen)
 	s.NoOffload = !t.flag("offload", true)
 	s.NoRecovery = !t.flag("recovery", true)
 	s.LogLevel = t.level()
@@ -80,5 +82,33 @@ func (s *Server) Encode() []byte {
 		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(s.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
 		{"Lost packets are sent again below TCP, at the path's rate.", "recovery", !s.NoRecovery},
-	}, s.Web.lines()...))
+	}, append(s.Web.lines(), s.metricsLines()...)...))
+}
+
+// metrics reads where numbers are given away. A port alone is one of this host,
+// since nobody is asked there who he is.
+func (t *table) metrics(listen netip.AddrPort) netip.AddrPort {
+	const key, do = "metrics", "write it as \"127.0.0.1:9464\""
+	s := t.text(key, "127.0.0.1:9464")
+	if s == "" {
+		return netip.AddrPort{}
+	}
+	if strings.HasPrefix(s, ":") {
+		s = "127.0.0.1" + s
+	}
+	ap, err := netip.ParseAddrPort(s)
+	switch {
+	case err != nil || ap.Port() == 0:
+		t.fail(key, strconv.Quote(s)+" is not an address and a port", do)
+	case ap.Port() == listen.Port():
+		t.fail(key, "the port is that of the encapsulations", do)
+	}
+	return ap
+}
+
+func (s *Server) metricsLines() []line {
+	if !s.Metrics.IsValid() {
+		return nil
+	}
+	return []line{{"Where Prometheus may ask for numbers.", "metrics", s.Metrics.String()}}
 }

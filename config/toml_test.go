@@ -78,6 +78,7 @@ func TestEncodeParsesBack(t *testing.T) {
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Pool4: netip.MustParsePrefix("172.20.0.0/24"), Pool6: netip.MustParsePrefix("fd00::/100"),
 		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", PostQuantum: "require", LogLevel: slog.LevelWarn, NoOffload: true,
+		Metrics: netip.MustParseAddrPort("127.0.0.1:9464"),
 		Web: Web{
 			Site: "http://127.0.0.1:8080", RedirectHTTP: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},
 			CertificateFile: "a.crt", CertificateKeyFile: "a.key", ACMEDirectory: "https://ca.example/", Verify: "pin", Stealth: true,
@@ -94,6 +95,14 @@ func TestEncodeParsesBack(t *testing.T) {
 	gotC, err := ParseClient("client.toml", c.Encode())
 	if err != nil || !reflect.DeepEqual(gotC, c) {
 		t.Errorf("got %+v, %v, want %+v", gotC, err, c)
+	}
+}
+
+// A port alone is one of this host, as nobody is asked there who he is.
+func TestMetricsOfThisHostAlone(t *testing.T) {
+	s, err := ParseServer("server.toml", []byte(minimalServer+`metrics = ":9464"`))
+	if err != nil || s.Metrics != netip.MustParseAddrPort("127.0.0.1:9464") {
+		t.Errorf("got %+v, %v", s, err)
 	}
 }
 
@@ -136,6 +145,9 @@ func TestServerMistakes(t *testing.T) {
 		{"ACME without TLS", minimalServer + `acme_directory = "http://ca.example/"`, []string{"acme_directory", "https"}},
 		{"another way for plain HTTP", minimalServer + `plain_http = "close"`, []string{"plain_http", "site, redirect"}},
 		{"stealth for everybody", minimalServer + "stealth = true\n[ikev2]\n", []string{"stealth", "not godwit"}},
+		{"metrics nowhere", minimalServer + `metrics = "9464"`, []string{"metrics", "not an address and a port", "127.0.0.1:9464"}},
+		{"metrics at no port", minimalServer + `metrics = ":0"`, []string{"metrics", "not an address and a port"}},
+		{"metrics where clients come", minimalServer + `metrics = ":443"`, []string{"metrics", "the port is that of the encapsulations"}},
 		{"a log level", minimalServer + `log_level = "loud"`, []string{"log_level", "debug, info, warn or error"}},
 		{"not TOML", minimalServer + "listen = [\n\n", []string{"not valid TOML", "server.toml line"}},
 		{"a key twice", minimalServer + minimalServer, []string{"not valid TOML", "endpoint"}},

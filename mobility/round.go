@@ -283,6 +283,7 @@ func (r *Registrar) request(c *carrier) regmsg.Request {
 		Sent:      c.desc,
 		Supported: r.cfg.Encapsulations[:min(len(r.cfg.Encapsulations), regmsg.MaxNames)],
 		Probe:     r.round.probe, Simultaneous: r.round.simultaneous,
+		Trigger: regmsg.TriggerOf(string(r.round.rec.Trigger)),
 	}
 	// Where no path was lost, what is under way arrives and need not come twice.
 	if r.cfg.ReceiveState != nil && r.round.rec.Trigger.Loses() {

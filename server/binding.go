@@ -31,7 +31,10 @@ func (s *Server) registrationIn(p *peer, ip []byte, c transports.Carrier, size i
 			Validated: c.Validated(),
 		})
 		if err != nil {
+			s.totals.unused++
 			s.log.Debug("registration not used", slog.String("user", p.user.Name), slog.Any("err", err))
+		} else {
+			s.observe(now, p, request)
 		}
 		p.request = request
 		s.bindingActions(now, p)
@@ -59,6 +62,8 @@ func (s *Server) rebound(p *peer, c transports.Carrier, size int) {
 		err := p.binding.Rebound(now, mobility.Arrival{Carrier: s.id(c, p), Seen: c.Describe().Reverse(), Bytes: size})
 		if err != nil {
 			s.log.Debug("change of mapping not followed", slog.String("user", p.user.Name), slog.Any("err", err))
+		} else {
+			s.totals.rebound++
 		}
 		s.bindingActions(now, p)
 	})
@@ -72,6 +77,9 @@ func (s *Server) setAlarm(p *peer) {
 	}
 	if !p.orphaned.IsZero() {
 		t = earliest(t, p.orphaned.Add(orphanTime))
+	}
+	if p.measure != nil {
+		t = earliest(t, p.measure.started.Add(measureFor))
 	}
 	s.alarms.set(p, t)
 }

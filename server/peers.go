@@ -43,6 +43,8 @@ type peer struct {
 	request  *regmsg.Request
 	replayed uint64 // identification of the registration whose flight was replayed
 	spoofed  atomic.Uint64
+	measure  *measure // of the registration that runs; nil: none does
+	measured measure  // the last that began
 }
 
 func (s *Server) newResponder() (*ike.Responder, error) {
@@ -218,6 +220,8 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 		delete(s.sessions, p.session)
 	}
 	p.user, p.find, p.session, p.orphaned = u, find, session, time.Time{}
+	p.measured = measure{} // its registrations are counted anew
+	s.totals.connections++
 	p.guest.Store(!wantsHomeAgent(e.Configuration))
 	p.link.Recover(!s.c.NoRecovery && !p.guest.Load())
 	s.sessions[session] = p
@@ -345,6 +349,10 @@ func (s *Server) removePeer(p *peer) {
 	}
 	s.release(p.user.Name, true)
 	p.link.Close()
+	if p.measure != nil {
+		s.finish(p)
+	}
+	s.totals.gone.add(p)
 }
 
 // deliver gives a client's packets to the stack. "The packet's source address

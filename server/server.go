@@ -57,6 +57,8 @@ type Server struct {
 	children map[uint32]*ike.Session // inbound SPIs
 	carriers map[mobility.CarrierID]held
 	alarms   alarms
+	timeline []Registration // that have ended, oldest first
+	totals   totals
 	reviewAt time.Time
 }
 
@@ -87,6 +89,7 @@ func New(c Config) (*Server, error) {
 		sessions: make(map[*ike.Session]*peer),
 		children: make(map[uint32]*ike.Session),
 		carriers: make(map[mobility.CarrierID]held),
+		totals:   totals{kinds: make(map[Kind]uint64)},
 	}
 	if c.Stealth {
 		if c.Guests != nil {
@@ -217,9 +220,14 @@ func (s *Server) act(now time.Time) time.Time {
 			s.removePeer(p)
 			continue
 		}
+		if p.measure != nil && !now.Before(p.measure.started.Add(measureFor)) {
+			s.finish(p)
+		}
 		if p.binding != nil {
 			p.binding.Advance(now)
 			s.bindingActions(now, p)
+		} else {
+			s.setAlarm(p)
 		}
 	}
 	next := earliest(s.responder.NextTimeout(), s.alarms.next())

@@ -12,6 +12,9 @@ import (
 type Status struct {
 	Clients     []ClientStatus `json:"clients"`
 	TCPTimeouts uint64         `json:"tcp_timeouts"` // of retransmission timers inside the tunnels, this end's
+	Totals      Totals         `json:"totals"`
+	// Registrations are the last that have ended, of all clients, oldest first.
+	Registrations []Registration `json:"registrations"`
 }
 
 // A ClientStatus is one client, connected or remembered.
@@ -43,6 +46,7 @@ func (s *Server) Status() Status {
 		for _, p := range s.peers {
 			st.Clients = append(st.Clients, p.status())
 		}
+		st.Totals, st.Registrations = s.total(), slices.Clone(s.timeline)
 	})
 	if err != nil {
 		return Status{} // st may still be filled

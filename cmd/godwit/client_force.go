@@ -96,7 +96,7 @@ func askStatus(ctx context.Context, socket string) (s client.Status, err error) 
 
 // notRunning says what to do about a client that does not answer.
 func notRunning(path string, err error) error {
-	if errors.Is(err, errNoClient) {
+	if errors.Is(err, errNotRunning) {
 		// A folder that is not set up needs another remedy.
 		if _, err := loadClient(func() (string, error) { return path, nil }); err != nil {
 			return err

@@ -78,7 +78,7 @@ func runClient(cmd *cobra.Command, live *liveClient, adjust func(*client.Config)
 	// A second client of the same folder is told so before it trips over the
 	// first one's port.
 	socket := filepath.Join(d.Path(), controlSocket)
-	if err := checkNotRunning(ctx, socket); err != nil {
+	if err := checkNotRunning(ctx, "client", socket); err != nil {
 		return err
 	}
 	ln, err := net.Listen("tcp", d.Config.Listen.String())
@@ -109,7 +109,7 @@ func runClient(cmd *cobra.Command, live *liveClient, adjust func(*client.Config)
 	}
 	defer func() { err = whole.close(d, err) }()
 	shown := wholeClient{c, whole.status(c.Status)}
-	control, err := listenControl(socket, shown.Status, c)
+	control, err := clientControl(socket, shown.Status, c)
 	if err != nil {
 		return err
 	}

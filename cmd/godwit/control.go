@@ -17,9 +17,10 @@ import (
 	"github.com/godwit-net/godwit/config"
 )
 
-// controlSocket is the file in a client's folder by which the running client
-// is asked for its status: HTTP over a Unix socket, GET /status gives JSON, GET
-// /metrics Prometheus' text format, POST /move and POST /force?to=NAME give orders.
+// controlSocket is the file in the folder of a client or a server by which the
+// process that runs there is asked for its status: HTTP over a Unix socket, GET
+// /status gives JSON, GET /metrics Prometheus' text format. To a client POST /move
+// and POST /force?to=NAME give orders.
 const controlSocket = "control.sock"
 
 const (
@@ -33,24 +34,25 @@ type controlled interface {
 	Force(encapsulation string) error
 }
 
-// A control answers questions about the running client.
+// A control answers questions about the running client or server.
 type control struct {
+	at     string // the address or the file
 	server *http.Server
 	done   chan struct{}
 }
 
-// errNoClient: nothing answers at the control socket.
-var errNoClient = errors.New("no client is running")
+// errNotRunning: nothing answers at the control socket.
+var errNotRunning = errors.New("nothing is running")
 
 // askControl sends one request to the control socket. The error matches
-// errNoClient if no process listens there.
+// errNotRunning if no process listens there.
 func askControl(ctx context.Context, socket, method, path string) ([]byte, error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			conn, err := dialControl(ctx, socket)
 			if err != nil {
-				return nil, fmt.Errorf("%w: %w", errNoClient, err)
+				return nil, fmt.Errorf("%w: %w", errNotRunning, err)
 			}
 			return conn, nil
 		},
@@ -71,7 +73,7 @@ func askControl(ctx context.Context, socket, method, path string) ([]byte, error
 		return nil, err
 	}
 	if resp.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("the client answered %s", resp.Status)
+		return nil, fmt.Errorf("it answered %s", resp.Status)
 	}
 	return body, nil
 }
@@ -82,20 +84,45 @@ func dialControl(ctx context.Context, socket string) (net.Conn, error) {
 	return d.DialContext(ctx, "unix", socket)
 }
 
-// checkNotRunning gives an error if a client answers at socket.
-func checkNotRunning(ctx context.Context, socket string) error {
+// checkNotRunning gives an error if a process of that role, client or server,
+// answers at socket.
+func checkNotRunning(ctx context.Context, role, socket string) error {
 	conn, err := dialControl(ctx, socket)
 	if err != nil {
 		return nil
 	}
 	_ = conn.Close()
-	return &config.Error{What: "a client is running already", Where: filepath.Dir(socket), Do: "stop it first, or give this one a folder of its own with --dir"}
+	return &config.Error{What: "a " + role + " is running already", Where: filepath.Dir(socket), Do: "stop it first, or give this one a folder of its own with --dir"}
 }
 
-// listenControl answers at socket until close. The socket of a dead process is
-// replaced.
-func listenControl(socket string, status func() client.Status, c controlled) (*control, error) {
-	if err := checkNotRunning(context.Background(), socket); err != nil {
+// clientControl answers for a client.
+func clientControl(socket string, status func() client.Status, c controlled) (*control, error) {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, status()) })
+	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { c.Move() })
+	mux.HandleFunc("POST /force", func(w http.ResponseWriter, r *http.Request) {
+		if err := c.Force(r.URL.Query().Get("to")); err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+		}
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", metricsType)
+		writeMetrics(w, status())
+	})
+	return listenControl("client", socket, mux)
+}
+
+func writeJSON(w http.ResponseWriter, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	_ = e.Encode(v) // one that hangs up gets nothing
+}
+
+// listenControl answers at socket for a process of that role until close. The
+// socket of a dead process is replaced.
+func listenControl(role, socket string, answers http.Handler) (*control, error) {
+	if err := checkNotRunning(context.Background(), role, socket); err != nil {
 		return nil, err
 	}
 	if info, err := os.Lstat(socket); err == nil && info.Mode()&fs.ModeSocket == 0 {
@@ -112,36 +139,28 @@ func listenControl(socket string, status func() client.Status, c controlled) (*c
 	if err != nil {
 		return nil, &config.Error{What: "cannot make the control socket: " + lastCause(err), Where: socket, Do: "choose another folder, with a shorter path, with --dir", Err: err}
 	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		_ = e.Encode(status()) // one that hangs up gets nothing
-	})
-	mux.HandleFunc("POST /move", func(http.ResponseWriter, *http.Request) { c.Move() })
-	mux.HandleFunc("POST /force", func(w http.ResponseWriter, r *http.Request) {
-		if err := c.Force(r.URL.Query().Get("to")); err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-		}
-	})
-	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-		writeMetrics(w, status())
-	})
+	return serveControl(ln, answers), nil
+}
+
+// serveControl answers on a listener until close.
+func serveControl(ln net.Listener, answers http.Handler) *control {
 	ctl := &control{
-		server: &http.Server{Handler: mux, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
+		at:     ln.Addr().String(),
+		server: &http.Server{Handler: answers, ReadTimeout: controlTimeout, WriteTimeout: controlTimeout, IdleTimeout: controlTimeout, MaxHeaderBytes: 4096},
 		done:   make(chan struct{}),
 	}
 	go func() {
 		defer close(ctl.done)
 		_ = ctl.server.Serve(ln) // until close
 	}()
-	return ctl, nil
+	return ctl
 }
 
-// close ends the control socket and removes it.
+// close ends the control socket and removes it. A nil control has none.
 func (c *control) close() {
+	if c == nil {
+		return
+	}
 	_ = c.server.Close()
 	<-c.done
 }

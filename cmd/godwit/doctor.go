@@ -133,7 +133,7 @@ func registrationOf(ctx context.Context, d *config.ClientDir, found *diagnosis) 
 			return before, &config.Error{What: "the running client does not answer: " + lastCause(err), Where: d.Path(), Do: "start it again with godwit client run", Err: err}
 		}
 		return settled(ctx, lastNumber(before), registerPatience, ask)
-	case !errors.Is(err, errNoClient):
+	case !errors.Is(err, errNotRunning):
 		return before, &config.Error{What: "the running client does not answer: " + lastCause(err), Where: d.Path(), Do: "start it again with godwit client run", Err: err}
 	}
 

@@ -200,7 +200,7 @@ does nothing where there is nothing to restore.`,
 		if err != nil {
 			return err
 		}
-		if err := checkNotRunning(cmd.Context(), filepath.Join(d.Path(), controlSocket)); err != nil {
+		if err := checkNotRunning(cmd.Context(), "client", filepath.Join(d.Path(), controlSocket)); err != nil {
 			return err
 		}
 		did, err := machine.Cleanup(machineState(d), newLogger(cmd, d.Config.LogLevel))

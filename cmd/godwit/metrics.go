@@ -7,6 +7,9 @@ import (
 	"github.com/godwit-net/godwit/client"
 )
 
+// metricsType is the media type of Prometheus' text format.
+const metricsType = "text/plain; version=0.0.4; charset=utf-8"
+
 // writeMetrics writes a status in Prometheus' text format, version 0.0.4. The
 // labels are names of encapsulations and triggers; no address or key is in it.
 func writeMetrics(w io.Writer, s client.Status) {

@@ -158,6 +158,11 @@ func TestServerAndTwoClients(t *testing.T) {
 		t.Errorf("got %q", r.stdout)
 	}
 	godwit(t, "client", "run", "--dir", dirs[0], "--listen", "127.0.0.1:0").wantError(t, exitError, "a client is running already, "+dirs[0])
+	r = godwit(t, "server", "status", "--dir", serverDir)
+	r.wantOK(t)
+	if !strings.HasPrefix(r.stdout, "clients     2 connected, 0 remembered\n") || !regexp.MustCompile(`\nsecond +connected +tcp +127\.0\.0\.1:`).MatchString(r.stdout) {
+		t.Errorf("the server's status is %q", r.stdout)
+	}
 
 	if code := first.stop(); code != exitOK {
 		t.Errorf("the client ended with %d", code)
@@ -168,6 +173,7 @@ func TestServerAndTwoClients(t *testing.T) {
 	if code := server.stop(); code != exitOK {
 		t.Errorf("the server ended with %d", code)
 	}
+	godwit(t, "server", "status", "--dir", serverDir).wantError(t, exitError, "no server is running, "+serverDir, "godwit server run")
 	// What the server wrote down before it ended.
 	r = godwit(t, "server", "clients", "--dir", serverDir)
 	r.wantOK(t)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -67,6 +68,13 @@ func newServerRun() *cobra.Command {
 		if err != nil {
 			return listenError(err, d.Config.Listen.String(), "listen in server.toml")
 		}
+		metrics, err := listenMetrics(d, s.Status, logger)
+		if err != nil {
+			_ = s.Close()
+			return err
+		}
+		defer metrics.close()
+		defer listenServerControl(filepath.Join(d.Path(), controlSocket), s.Status, logger).close()
 		fmt.Fprintf(cmd.OutOrStdout(), "godwit server ready on %s (%s), clients dial %s\n",
 			s.Addr(), strings.Join(d.Config.Encapsulations, ", "), d.Config.Endpoint)
 		live := &liveServer{d: d, logger: logger, level: level, recheck: s.Recheck, load: func() (*config.ServerDir, error) { return loadServer(dir, settings()...) }}

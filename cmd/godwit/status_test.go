@@ -99,14 +99,14 @@ func TestControlSocket(t *testing.T) {
 	if err := ln.Close(); err != nil {
 		t.Fatal(err)
 	}
-	c, err := listenControl(socket, exampleStatus, nil)
+	c, err := clientControl(socket, exampleStatus, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(socket); err != nil || runtime.GOOS != "windows" && info.Mode().Perm() != 0o600 {
 		t.Errorf("the socket: %v, %v", info, err)
 	}
-	if _, err := listenControl(socket, exampleStatus, nil); err == nil || !strings.Contains(err.Error(), "running already, "+dir) {
+	if _, err := clientControl(socket, exampleStatus, nil); err == nil || !strings.Contains(err.Error(), "running already, "+dir) {
 		t.Errorf("a second one: %v", err)
 	}
 	r := godwit(t, "status", "--json", "--dir", dir)
@@ -129,7 +129,7 @@ func TestControlSocket(t *testing.T) {
 	if err := os.WriteFile(socket, []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := listenControl(socket, exampleStatus, nil); err == nil || !strings.Contains(err.Error(), "not a socket") {
+	if _, err := clientControl(socket, exampleStatus, nil); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("over a file: %v", err)
 	}
 }

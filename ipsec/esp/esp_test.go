@@ -331,8 +331,8 @@ func TestBatches(t *testing.T) {
 	if len(notes) > 0 {
 		t.Errorf("an empty dummy packet holds %x", notes)
 	}
-	if len(opened) != len(want) || dropped != 3 {
-		t.Fatalf("OpenBatch gives %d packets and drops %d, want %d and 3", len(opened), dropped, len(want))
+	if len(opened) != len(want) || dropped != (Drops{Replayed: 1, Damaged: 2}) {
+		t.Fatalf("OpenBatch gives %d packets and drops %+v, want %d and 3", len(opened), dropped, len(want))
 	}
 	for i := range want {
 		if !bytes.Equal(opened[i], want[i]) {
@@ -361,8 +361,8 @@ func TestNotes(t *testing.T) {
 			continue
 		}
 		opened, notes, dropped := in.OpenBatch([][]byte{pkt}, nil, nil)
-		if len(opened) > 0 || dropped > 0 || len(notes) != 1 || !bytes.Equal(notes[0], note) {
-			t.Errorf("%d bytes: %d packets, %x, %d dropped", size, len(opened), notes, dropped)
+		if len(opened) > 0 || dropped.Total() > 0 || len(notes) != 1 || !bytes.Equal(notes[0], note) {
+			t.Errorf("%d bytes: %d packets, %x, %+v dropped", size, len(opened), notes, dropped)
 		}
 	}
 	for _, size := range []int{0, maxNote + 1} {

@@ -38,6 +38,15 @@ type Stats struct {
 	Malformed   uint64 // dropped with ErrMalformed
 }
 
+// Drops counts the packets of a batch that were dropped.
+type Drops struct {
+	Replayed int // with ErrReplay
+	Damaged  int // with ErrAuth or ErrMalformed
+}
+
+// Total is the number of all of them.
+func (d Drops) Total() int { return d.Replayed + d.Damaged }
+
 // NewInbound makes an SA that opens. keymat has alg.KeyLen bytes, the salt
 // last, and is not kept. window is the replay window in packets, from 64 to
 // 1,048,576; 0 means DefaultWindow.
@@ -74,15 +83,17 @@ func (in *Inbound) Open(pkt []byte) (inner []byte, err error) {
 
 // OpenBatch opens several packets as Open does and appends the inner packets
 // to out. Dummy packets are left out; what they hold, if anything, is appended
-// to notes. dropped is how many failed; Stats tells why.
-func (in *Inbound) OpenBatch(pkts, out, notes [][]byte) (opened, noted [][]byte, dropped int) {
+// to notes. dropped is how many failed, and why.
+func (in *Inbound) OpenBatch(pkts, out, notes [][]byte) (opened, noted [][]byte, dropped Drops) {
 	s := scratches.Get().(*scratch)
 	defer scratches.Put(s)
 	for _, p := range pkts {
 		inner, note, err := in.open(p, s)
 		switch {
+		case errors.Is(err, ErrReplay):
+			dropped.Replayed++
 		case err != nil:
-			dropped++
+			dropped.Damaged++
 		case len(inner) > 0:
 			out = append(out, inner)
 		case len(note) > 0:

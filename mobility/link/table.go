@@ -17,8 +17,8 @@ type Table struct {
 	spis sync.Map // uint32 to *inbound
 
 	// Strays counts packets that no SA accepted: unknown SPI, replayed, forged
-	// or malformed.
-	Strays atomic.Uint64
+	// or malformed. Unclaimed are those of unknown SPIs, Replayed the replayed ones.
+	Strays, Unclaimed, Replayed atomic.Uint64
 
 	// Unknown, if set before the first packet, is told of one packet at most of
 	// each call of Receive whose SPI no SA has, and its size in bytes. It is called
@@ -90,6 +90,7 @@ func (t *Table) Receive(c transports.Carrier, ps []transports.Packet) {
 				e = v.(*inbound)
 			} else {
 				t.Strays.Add(1)
+				t.Unclaimed.Add(1)
 				if !told {
 					told = true
 					t.Unknown(c, spi, len(ps[i].Data))
@@ -123,8 +124,9 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	opened, notes, dropped := e.in.OpenBatch(b.pkts, b.opened[:0], b.notes[:0])
 	b.opened, b.notes = opened, notes
 	defer func() { b.pkts, b.opened, b.data, b.notes = b.pkts[:0], opened[:0], b.data[:0], notes[:0] }()
-	t.Strays.Add(uint64(dropped))
-	authentic := len(b.pkts) - dropped
+	t.Strays.Add(uint64(dropped.Total()))
+	t.Replayed.Add(uint64(dropped.Replayed))
+	authentic := len(b.pkts) - dropped.Total()
 	if authentic == 0 {
 		return
 	}

@@ -59,6 +59,8 @@ const (
 	elemDecision    = 14
 
 	elemSkippable = 128
+	elemTrigger   = 128
+
 	elemHeaderLen = 3 // type 8, length 16
 )
 
@@ -99,6 +101,7 @@ func (r *Request) AppendBinary(b []byte) ([]byte, error) {
 	}
 	w.cookie(r.Cookie)
 	w.decision(r.Decision)
+	w.trigger(r.Trigger)
 	return w.finish(len(b), start)
 }
 
@@ -141,6 +144,8 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 			m.Cookie = v.cookie()
 		case elemDecision:
 			m.Decision = v.uint16()
+		case elemTrigger:
+			m.Trigger = v.trigger()
 		default:
 			v.unknown()
 		}
@@ -377,15 +382,14 @@ func elements(b []byte, f func(t byte, v *reader), required []byte) error {
 		if len(required) > 0 && required[0] == t {
 			required = required[1:]
 		}
-		if t < elemSkippable {
-			v := reader{b: b[elemHeaderLen : elemHeaderLen+n]}
-			f(t, &v)
-			switch {
-			case v.strange:
-				return fmt.Errorf("%w: element %d", ErrUnsupported, t)
-			case v.bad || len(v.b) > 0:
-				return malformed("element %d", t)
-			}
+		v := reader{b: b[elemHeaderLen : elemHeaderLen+n]}
+		f(t, &v)
+		switch {
+		case v.strange && t >= elemSkippable:
+		case v.strange:
+			return fmt.Errorf("%w: element %d", ErrUnsupported, t)
+		case v.bad || len(v.b) > 0:
+			return malformed("element %d", t)
 		}
 		b = b[elemHeaderLen+n:]
 	}

@@ -223,6 +223,12 @@ func (w *writer) decision(n uint16) {
 	}
 }
 
+func (w *writer) trigger(t Trigger) {
+	if t != 0 {
+		w.elem(elemTrigger, func() { w.b = append(w.b, byte(t)) })
+	}
+}
+
 // A reader takes an element's value apart. After a mistake it gives zeros.
 type reader struct {
 	b       []byte
@@ -322,6 +328,16 @@ func (r *reader) offers() (os []Offer) {
 		os = append(os, o)
 	}
 	return os
+}
+
+// trigger reads a trigger; one of later versions counts as not told.
+func (r *reader) trigger() Trigger {
+	t := Trigger(r.uint8())
+	r.check(t != 0)
+	if t >= numTriggers {
+		return 0
+	}
+	return t
 }
 
 func (r *reader) received() (s ReceiveState) {

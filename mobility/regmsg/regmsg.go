@@ -87,6 +87,32 @@ func (v Verdict) String() string {
 	return fmt.Sprintf("verdict(%d)", uint8(v))
 }
 
+// A Trigger says why a registration was started. The zero Trigger is not told.
+type Trigger uint8
+
+// The triggers, as package mobility names them; numbers never change.
+var triggerNames = [...]string{"", "connect", "address", "silence", "socket", "climb", "asked", "resume", "standby"}
+
+const numTriggers = Trigger(len(triggerNames))
+
+// TriggerOf gives the trigger of a name, zero for a name that is not known.
+func TriggerOf(name string) Trigger {
+	for i, n := range triggerNames {
+		if n == name {
+			return Trigger(i)
+		}
+	}
+	return 0
+}
+
+// String gives the trigger's name; that of zero is empty.
+func (t Trigger) String() string {
+	if t < numTriggers {
+		return triggerNames[t]
+	}
+	return fmt.Sprintf("trigger(%d)", uint8(t))
+}
+
 // A Code is the reply's code, RFC 5944, Section 3.4.
 type Code uint8
 
@@ -180,6 +206,10 @@ type Request struct {
 	Decision uint16
 
 	Cookie Cookie // of the reply that is confirmed; zero in a plain request
+
+	// Trigger says why the registration was started, for what the server counts;
+	// nothing depends on it.
+	Trigger Trigger
 }
 
 // Confirmation reports that the request echoes a cookie.

@@ -74,15 +74,16 @@ var vectors = []struct {
 		&Request{
 			Lifetime: LifetimeInfinity, Identification: 2, Number: 3,
 			Sent:     transports.Description{Encapsulation: "tcp"},
-			Decision: 2, PaddedSize: 1, Cookie: cookie,
+			Decision: 2, PaddedSize: 1, Cookie: cookie, Trigger: TriggerOf("socket"),
 		},
 		`01 20 ffff 00000000 00000000 00000000 0000000000000002
-		 26 00 0033 00007ed9 0001
+		 26 00 0037 00007ed9 0001
 		 01 0004 00000003
 		 04 0006 03 746370 00 00
 		 0b 0002 0001
 		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf
-		 0e 0002 0002`,
+		 0e 0002 0002
+		 80 0001 04`,
 	},
 	{
 		"reply that saw a NAPT",
