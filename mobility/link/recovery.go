@@ -214,7 +214,7 @@ func (r *recovery) send(note []byte) {
 		l.life.sentOther()
 		low, _ := esp.SequenceLow(b)
 		seq := widen(low, out.Sequence())
-		r.sent(p.carrier, out.SPI(), seq, seq, len(b), true, false)
+		r.sent(p.carrier, out.SPI(), seq, seq, len(b), false, false) // limited if nothing waits behind it
 	}
 }
 

@@ -7,10 +7,12 @@ import (
 
 // A mark is what was known when a packet left; the rate is measured from there.
 type mark struct {
-	delivered uint64    // bytes
-	arrived   uint32    // the receiver's clock then, microseconds
-	firstSent time.Time // when the packet left that was the last delivered
-	fresh     bool      // nothing was on the way
+	delivered uint64        // bytes
+	arrived   uint32        // the receiver's clock then, microseconds
+	firstSent time.Time     // when the packet left that was the last delivered
+	fresh     bool          // nothing was on the way
+	sent      uint64        // bytes in all, up to what was delivered last
+	late      time.Duration // Control.late when that left
 }
 
 // A departure is packets that left together.
@@ -20,6 +22,7 @@ type departure struct {
 	at          time.Time
 	bytes       uint64 // sent in all with it
 	size        int
+	late        time.Duration // Control.late then
 	limited     bool
 	mark        mark
 }

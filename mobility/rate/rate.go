@@ -53,12 +53,22 @@ const (
 	// leastBytes may always be on the way.
 	leastBytes = 8 << 10
 
-	// burst is how far the clock may lag behind: what timers cost.
+	// burst is how far the clock may lag behind after a pause: what timers cost.
 	burst = 2 * time.Millisecond
+	// lagBurst is the most that it may while something waits all the time: on a
+	// busy machine the sender's turn comes late, and what it missed would be lost
+	// to the path. It is no more than a quarter of a round trip.
+	lagBurst = 25 * time.Millisecond
 
 	// fallen is the part of the known rate below which the path has changed, if
 	// the round trip has grown too, or packets are lost.
 	fallen = 0.65
+
+	// allArrives is the part of what left that arrives where the path is not what
+	// limits it; the rest is lost, or still on its way.
+	allArrives = 0.85
+	// stalled is how long without any report is a pause of one end or the path.
+	stalled = 40 * time.Millisecond
 )
 
 // cycle is BBR's: once in eight round trips more is tried, and its queue drained.
@@ -93,6 +103,7 @@ type Control struct {
 	best     [bestRounds]sample // by round
 	bw       float64            // bytes a second; 0: unknown
 	low      time.Time          // since when less is delivered
+	told     time.Time          // when the last report came
 	fell     bool               // the rate, lately
 	ignored  uint64             // what left before these bytes were sent measures the rate before
 	again    bool               // Startup is not the first
@@ -109,8 +120,10 @@ type Control struct {
 	busy, idle    bool // something, or nothing, waited in this round
 	lost, arrived int  // bytes of the last rounds
 
-	flying int       // bytes, by the last report
-	next   time.Time // the next bytes may leave
+	flying int           // bytes, by the last report
+	next   time.Time     // the next bytes may leave
+	waits  bool          // something waited when the last bytes left
+	late   time.Duration // that the path stood idle while something waited, in all
 }
 
 type sample struct {
@@ -150,15 +163,22 @@ func (c *Control) Sent(now time.Time, spi uint32, first, last uint64, n int, lim
 		c.mark.firstSent = now
 	}
 	c.flying += n
-	c.sent.add(departure{spi: spi, first: first, last: last, at: now, bytes: c.bytes, size: n, limited: limited, mark: m})
 	rate := c.pace()
-	if math.IsInf(rate, 1) {
-		return
+	if !math.IsInf(rate, 1) {
+		lag := burst
+		if c.waits {
+			lag = min(max(c.shortest/4, burst), lagBurst)
+		}
+		if floor := now.Add(-lag); c.next.Before(floor) {
+			if c.waits {
+				c.late += floor.Sub(c.next)
+			}
+			c.next = floor
+		}
+		c.next = c.next.Add(time.Duration(float64(n) / rate * float64(time.Second)))
 	}
-	if floor := now.Add(-burst); c.next.Before(floor) {
-		c.next = floor
-	}
-	c.next = c.next.Add(time.Duration(float64(n) / rate * float64(time.Second)))
+	c.waits = !limited
+	c.sent.add(departure{spi: spi, first: first, last: last, at: now, bytes: c.bytes, size: n, late: c.late, limited: limited, mark: m})
 }
 
 // Wait is how long after now the next packets may leave, if Room is left then.
@@ -248,7 +268,11 @@ func (c *Control) Report(now time.Time, r Report) {
 			c.roundTrip(now, rtt)
 		}
 	}
+	held := c.heard && c.Room() <= 0
 	c.flying = int(c.bytes - max(passed, c.moved))
+	if held && c.next.Before(now) {
+		c.next = now // the path had enough until now, the sender was not late
+	}
 	if r.Bytes < c.mark.delivered || d.bytes <= c.moved && c.moved > 0 {
 		return // older than the last, or about the path before
 	}
@@ -263,18 +287,31 @@ func (c *Control) Report(now time.Time, r Report) {
 	if d.mark.delivered >= c.roundEnd {
 		// One sample for each round: shorter ones scatter, and the highest of them
 		// would be too high.
-		took := max(time.Duration(r.Arrived-c.began.arrived)*time.Microsecond, d.at.Sub(c.began.firstSent))
+		sent := d.at.Sub(c.began.firstSent)
+		took := max(time.Duration(r.Arrived-c.began.arrived)*time.Microsecond, sent)
 		if !c.began.firstSent.IsZero() && took >= c.shortest*3/4 && took > 0 {
-			c.delivered(float64(r.Bytes-c.began.delivered)/took.Seconds(), c.idle)
+			got := r.Bytes - c.began.delivered
+			if (d.late-c.began.late)*16 > sent && float64(got) >= allArrives*float64(d.bytes-c.began.sent) {
+				// All that left has arrived, and more could have left: the sender was
+				// slow, not the path.
+				c.idle, c.busy = true, false
+			}
+			c.delivered(float64(got)/took.Seconds(), c.idle)
 		}
-		c.began = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at}
+		c.began = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at, sent: d.bytes, late: d.late}
 		c.round++
 		c.roundEnd = r.Bytes
 		c.newRound(now)
 	}
-	c.recent.add(r.Arrived, r.Bytes, d.limited)
+	if now.Sub(c.told) > max(2*Interval(c.shortest), stalled) {
+		// Nothing was heard for a while: what arrives now has waited somewhere
+		// where no packets are lost, so it says nothing yet of the rate.
+		c.recent.n, c.low = 0, time.Time{}
+	}
+	c.told = now
+	c.recent.add(r.Arrived, r.Bytes, d.limited || d.late > c.mark.late)
 	c.fall(now)
-	c.mark = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at}
+	c.mark = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at, sent: d.bytes, late: d.late}
 	c.advance(now)
 	c.sent.forget(r.SPI, r.Highest)
 }

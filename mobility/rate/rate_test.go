@@ -16,6 +16,9 @@ type path struct {
 	queue   int // bytes that fit
 	loss    float64
 	backlog func() int // bytes that wait to be sent; nil: always enough
+	// Whether the sender, and the receiver, have no processor at a time; nil:
+	// never.
+	sendStalls, receiveStalls func(time.Time) bool
 
 	r         *rand.Rand
 	seq       uint64
@@ -57,14 +60,14 @@ func (p *path) run(d time.Duration) (goodput float64, queue time.Duration) {
 	p.delays, p.arrivals = 0, 0
 	const step = 100 * time.Microsecond
 	for end := p.now.Add(d); p.now.Before(end); p.now = p.now.Add(step) {
-		for len(p.reports) > 0 && !p.reports[0].at.After(p.now) {
+		for len(p.reports) > 0 && !p.reports[0].at.After(p.now) && !stalls(p.sendStalls, p.now) {
 			if r := p.reports[0].r; r.Highest > p.known {
 				p.known, p.told = r.Highest, p.now
 			}
 			p.c.Report(p.now, p.reports[0].r)
 			p.reports = p.reports[1:]
 		}
-		for (p.c.Reported() || p.c.Flying() < initialBytes) && p.c.Room() > 0 && p.c.Wait(p.now) <= 0 && (p.backlog == nil || p.backlog() >= packet) {
+		for (p.c.Reported() || p.c.Flying() < initialBytes) && p.c.Room() > 0 && p.c.Wait(p.now) <= 0 && !stalls(p.sendStalls, p.now) && (p.backlog == nil || p.backlog() >= packet) {
 			n := max(1, min(p.c.Piece(), 64<<10)/packet)
 			for range n {
 				p.seq++
@@ -76,13 +79,14 @@ func (p *path) run(d time.Duration) (goodput float64, queue time.Duration) {
 		if p.c.Flying() > 0 && p.now.Sub(p.last) > p.delay*2 && p.now.Sub(p.told) > p.delay*2 {
 			p.c.Lapse() // the last ones are lost
 		}
-		for len(p.under) > 0 && !p.under[0].at.After(p.now) {
+		asleep := stalls(p.receiveStalls, p.now)
+		for len(p.under) > 0 && !p.under[0].at.After(p.now) && !asleep {
 			p.received += packet
 			p.delivered += packet
-			p.highest, p.at = p.under[0].seq, p.under[0].at
+			p.highest, p.at = p.under[0].seq, p.now
 			p.under = p.under[1:]
 		}
-		if p.highest > 0 && p.now.Sub(p.reported) >= max(p.delay/4, minInterval) {
+		if p.highest > 0 && !asleep && p.now.Sub(p.reported) >= max(p.delay/4, minInterval) {
 			p.reported = p.now
 			p.reports = append(p.reports, coming{p.now.Add(p.delay / 2), Report{
 				SPI: 1, Highest: p.highest, Bytes: p.received, Arrived: uint32(p.at.UnixMicro()), Ago: p.now.Sub(p.at),
@@ -137,6 +141,50 @@ func TestFindsTheRate(t *testing.T) {
 		}
 	}
 }
+
+// On a busy machine either end gets its turn late, or not at all for a while.
+// That is not the path's doing, and must not pass for its rate.
+func TestStalls(t *testing.T) {
+	const delay = 50 * time.Millisecond
+	every := func(period, asleep time.Duration) func(time.Time) bool {
+		return func(now time.Time) bool { return time.Duration(now.UnixNano())%period < asleep }
+	}
+	// Stalls come at random, last up to most and take a part of the time.
+	random := func(most time.Duration, part float64) func(time.Time) bool {
+		r := rand.New(rand.NewPCG(3, 4))
+		var until, next time.Time
+		return func(now time.Time) bool {
+			if !now.Before(next) {
+				d := time.Duration(r.Float64() * float64(most))
+				until = now.Add(d)
+				next = until.Add(time.Duration(2 * r.Float64() * float64(d) * (1 - part) / part))
+			}
+			return now.Before(until)
+		}
+	}
+	for _, tt := range []struct {
+		name          string
+		send, receive func(time.Time) bool
+		loss, share   float64
+	}{
+		{"timers 10 ms late", every(12*time.Millisecond, 10*time.Millisecond), nil, 0, 0.9},
+		{"receiver 20 ms late", nil, every(25*time.Millisecond, 20*time.Millisecond), 0, 0.9},
+		{"both, at random", random(40*time.Millisecond, 0.4), random(40*time.Millisecond, 0.4), 0, 0.7},
+		{"both, at random, 3 % lost", random(40*time.Millisecond, 0.4), random(40*time.Millisecond, 0.4), 0.03, 0.7},
+		{"long ones", random(300*time.Millisecond, 0.15), random(300*time.Millisecond, 0.15), 0.01, 0.5},
+	} {
+		p := newPath(100*mbit, delay, delay)
+		p.loss, p.sendStalls, p.receiveStalls = tt.loss, tt.send, tt.receive
+		p.run(40 * delay)
+		got, queue := p.run(20 * time.Second)
+		t.Logf("%s: %.0f %% of what passes, rate %.1f Mbit/s, queue %v", tt.name, 100*got/(p.rate*(1-tt.loss)), p.c.Rate()/mbit, queue)
+		if got < tt.share*p.rate*(1-tt.loss) {
+			t.Errorf("%s: %.1f Mbit/s", tt.name, got/mbit)
+		}
+	}
+}
+
+func stalls(f func(time.Time) bool, now time.Time) bool { return f != nil && f(now) }
 
 func TestFollowsTheRate(t *testing.T) {
 	const delay = 50 * time.Millisecond
