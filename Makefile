@@ -25,7 +25,7 @@ REQUIRE_ALL ?= no
 
 # Tests with build tags of their own, by folder.
 tagged = $(sort $(dir $(shell grep -rl --include='*_test.go' '^//go:build $(1)$$' . | sed 's|^\./||;s|^|./|')))
-TAGS := netns,virtualtime
+TAGS := netns,virtualtime,wallclock
 
 # What had to be skipped, one a line.
 SKIPPED := $(shell mktemp -u $${TMPDIR:-/tmp}/godwit-skipped.XXXXXX)
@@ -111,8 +111,8 @@ COUNT ?= 1000
 SEED ?= 0
 scenarios:
 	$(call step,random scenarios in virtual time)
-	@modfile=$$($(GO) run ./lab/virtualtime) && \
-	$(GO) test -modfile="$$modfile" -tags virtualtime -timeout 60m -run TestRandomScenarios ./lab/handover -args -scenarios $(COUNT) -seed $(SEED)
+	@modfile=$$($(GO) run ./lab/virtualtime) && overlay=$$($(GO) run ./lab/virtualtime -wallclock) && \
+	$(GO) test -modfile="$$modfile" -overlay="$$overlay" -tags virtualtime,wallclock -timeout 60m -run TestRandomScenarios ./lab/handover -args -scenarios $(COUNT) -seed $(SEED)
 
 # What is played again with offload switched off: data by every encapsulation,
 # across moves, and what a user of the proxy does first.

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/ipsec/ike"
 	"github.com/godwit-net/godwit/transports"
 )
@@ -32,9 +33,9 @@ func (s *Server) unknownSPI(c transports.Carrier, spi uint32, size int) {
 			return
 		}
 	}
-	now := time.Now().UnixNano()
+	now := clock.Now()
 	last := s.lastUnknown.Load()
-	if now-last < int64(unknownEvery) && now >= last || !s.lastUnknown.CompareAndSwap(last, now) {
+	if now-last < int64(unknownEvery) || !s.lastUnknown.CompareAndSwap(last, now) {
 		return
 	}
 	s.owner.Offer(func(now time.Time) {

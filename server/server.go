@@ -41,8 +41,8 @@ type Server struct {
 	forwards atomic.Pointer[forward.Service] // set by Run
 
 	table link.Table
-	// lastUnknown is when an ESP packet of no SA was last heeded, in nanoseconds
-	// since 1970.
+	// lastUnknown is when an ESP packet of no SA was last heeded, by package
+	// clock.
 	lastUnknown atomic.Int64
 	routes      sync.Map // inner netip.Addr to *peer
 

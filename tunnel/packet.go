@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"net/netip"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
@@ -36,13 +35,8 @@ func NewPacket(b []byte) Packet {
 	return Packet{pb: pb}
 }
 
-// Queued is when a Queue took the packet; the zero time if none has.
-func (p Packet) Queued() time.Time {
-	if p.queued == 0 {
-		return time.Time{}
-	}
-	return time.Unix(0, p.queued)
-}
+// Queued is when a Queue took the packet, by package clock; 0 if none has.
+func (p Packet) Queued() int64 { return p.queued }
 
 // Len is the length in bytes of the whole IP packet.
 func (p Packet) Len() int {

@@ -3,7 +3,8 @@ package tunnel
 import (
 	"net"
 	"sync"
-	"time"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 // takeBytes bounds what one Take gives: about what goes out in one system
@@ -47,7 +48,7 @@ func NewQueue(maxBytes int) *Queue {
 // caller, who usually releases it: TCP takes the loss as the sign to slow down.
 func (q *Queue) Put(p Packet) bool {
 	n, bucket := p.Len(), p.bucket()
-	p.queued = time.Now().UnixNano()
+	p.queued = clock.Now()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || !q.makeRoom(bucket, n) {

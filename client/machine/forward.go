@@ -14,6 +14,7 @@ import (
 
 	"github.com/things-go/go-socks5/statute"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/tunnel/relay"
 )
 
@@ -142,7 +143,7 @@ func (f *forwarder) udp(from, to netip.AddrPort, payload []byte) {
 	if fl == nil {
 		return
 	}
-	fl.used.Store(time.Now().UnixNano())
+	fl.used.Store(clock.Now())
 	select {
 	case fl.queue <- datagram{to, payload}:
 	default: // as a full buffer anywhere else on the way
@@ -171,7 +172,7 @@ func (f *forwarder) flow(from netip.AddrPort) *flow {
 	}
 	fl := &flow{f: f, from: from, queue: make(chan datagram, flowQueue)}
 	fl.ctx, fl.end = context.WithCancel(f.ctx)
-	fl.used.Store(time.Now().UnixNano())
+	fl.used.Store(clock.Now())
 	f.flows[from] = fl
 	f.wg.Go(fl.run)
 	return fl
@@ -188,7 +189,7 @@ type flow struct {
 	f     *forwarder
 	from  netip.AddrPort
 	queue chan datagram
-	used  atomic.Int64 // Unix nanoseconds
+	used  atomic.Int64 // by package clock
 	ctx   context.Context
 	end   context.CancelFunc
 }
@@ -225,7 +226,7 @@ func (fl *flow) run() {
 				return
 			}
 		case <-idle.C:
-			left := flowIdle - time.Since(time.Unix(0, fl.used.Load()))
+			left := flowIdle - clock.Since(fl.used.Load())
 			if left <= 0 {
 				return
 			}
@@ -248,7 +249,7 @@ func (fl *flow) forget() {
 // answers brings what comes from targets to the program, until far is closed.
 func (fl *flow) answers(far net.Conn) {
 	receive(fl.ctx, far, func(d statute.Datagram, from netip.AddrPort) {
-		fl.used.Store(time.Now().UnixNano())
+		fl.used.Store(clock.Now())
 		// One of the other family is no answer to anything this socket sent.
 		if err := fl.f.stack.SendUDP(from, fl.from, d.Data); err != nil {
 			fl.f.debug("answer not delivered", from, fl.from, err)

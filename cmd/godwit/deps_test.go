@@ -21,13 +21,13 @@ var mayImport = map[string][]string{
 	"client":            {"client", "mobility", "tunnel", "transports", "ipsec"},
 	"client/forward":    {"tunnel/portmsg", "tunnel/relay"},
 	"client/front":      {"tunnel/relay"},
-	"client/machine":    {"tunnel"},
+	"client/machine":    {"clock", "tunnel"},
 	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
 	"client/statuspage": {"client"},
 	"client/warm":       {},
-	"server":            {"server", "mobility", "tunnel", "transports", "ipsec"},
+	"server":            {"server", "mobility", "tunnel", "transports", "ipsec", "clock"},
 	// What leaves the server knows nothing of tunnels.
-	"server/egress":  {"tunnel/relay"},
+	"server/egress":  {"clock", "tunnel/relay"},
 	"server/forward": {"tunnel/portmsg", "tunnel/relay"},
 	// The web server knows the words alone; encapsulations are mounted in it.
 	"server/site": {"transports"},
@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"mobility/places":   {"mobility/netwatch", "transports"},
 	"mobility/owner":    {},
 	"mobility/rate":     {},
-	"mobility/link":     {"mobility", "tunnel", "transports", "ipsec"},
+	"mobility/link":     {"mobility", "tunnel", "transports", "ipsec", "clock"},
 
 	// An encapsulation knows the words, and how packets are framed in streams;
 	// never another encapsulation.
@@ -64,10 +64,11 @@ var mayImport = map[string][]string{
 	"ipsec/ike/message": {},
 	"ipsec/ike/crypto":  {"ipsec/ike/message"},
 
-	"tunnel":         {},
-	"tunnel/relay":   {},
+	"tunnel":         {"clock"},
+	"tunnel/relay":   {"clock"},
 	"tunnel/portmsg": {},
 	"config":         {},
+	"clock":          {},
 
 	// Test networks and measurements stand above everything.
 	"lab":   {""},

@@ -59,6 +59,7 @@ func play(t *testing.T, seed uint64, tell bool) {
 		s.r = time.Duration(10+s.rand.IntN(290)) * time.Millisecond
 		s.w = newSeededWorld(t, seed, s.r)
 		defer s.w.close()
+		defer wallBack()
 		s.nets = []*lab.Network{s.w.wifi, s.w.cell}
 		for _, n := range s.nets {
 			n.SetLinks(s.link(), s.link())
@@ -140,7 +141,7 @@ func (s *scene) other(n *lab.Network) *lab.Network {
 // event lets something happen.
 func (s *scene) event() {
 	n := s.nets[s.rand.IntN(len(s.nets))]
-	switch s.rand.IntN(9) {
+	switch s.rand.IntN(11) {
 	case 0, 1:
 		if at := s.at["if0"]; at != nil {
 			s.at["if0"] = s.other(at)
@@ -176,16 +177,60 @@ func (s *scene) event() {
 		s.say("the links of %s change", n.Name())
 		n.SetLinks(s.link(), s.link())
 	case 7:
-		out := "203.0.113.1"
-		if n == s.w.cell {
-			out = "203.0.113.2"
-		}
 		change := s.rand.IntN(2) == 0
 		s.say("the NAT of %s forgets all; changes ports: %v", n.Name(), change)
-		n.SetNAT(&lab.NAT{Outside: lab.Addrs(out), ChangePort: change})
+		s.forget(n, change)
 	case 8:
 		s.second()
+	case 9:
+		s.suspend()
+	case 10:
+		d := time.Duration(s.rand.Int64N(int64(48*time.Hour))) - 24*time.Hour
+		s.say("somebody sets the clock by %v", d)
+		stepWall(d)
 	}
+}
+
+// suspend has the machine asleep: nothing leaves it and nothing is taken, and
+// nobody tells it. Meanwhile NATs may forget, and the lid may be opened elsewhere.
+// Once in a while only the clock shows that time has passed: the process did not
+// live through it, as on most systems.
+func (s *scene) suspend() {
+	d := time.Duration(s.rand.IntN(30000)) * time.Millisecond
+	if s.rand.IntN(5) == 0 {
+		d = time.Duration(1+s.rand.IntN(20)) * time.Minute
+	}
+	forget, elsewhere, still := s.rand.IntN(2) == 0, s.rand.IntN(3) == 0, s.rand.IntN(2) == 0
+	s.say("the machine sleeps for %v; NATs forget: %v, somewhere else: %v, its time stands still: %v", d, forget, elsewhere, still)
+	if still {
+		stepWall(d)
+	} else {
+		for _, n := range s.nets {
+			n.SetFirewall(lab.DropAll)
+		}
+		time.Sleep(d)
+	}
+	for _, n := range s.nets {
+		n.SetFirewall(nil)
+		if forget {
+			s.forget(n, s.rand.IntN(2) == 0)
+		}
+	}
+	if at := s.at["if0"]; at != nil && elsewhere {
+		s.at["if0"] = s.other(at)
+		s.m.host.Move("if0", s.at["if0"])
+	}
+	s.say("the machine wakes up")
+	s.m.resumed <- struct{}{}
+}
+
+// forget has a network's NAT lose all mappings.
+func (s *scene) forget(n *lab.Network, changePort bool) {
+	out := "203.0.113.1"
+	if n == s.w.cell {
+		out = "203.0.113.2"
+	}
+	n.SetNAT(&lab.NAT{Outside: lab.Addrs(out), ChangePort: changePort})
 }
 
 // outage has no network for a while, as when the machine is asleep, too.

@@ -13,6 +13,15 @@
 // runs the tests in bubbles. What users get is always built with the module as
 // it is.
 //
+// With -wallclock it prints the path of a file for the Go command's option
+// -overlay instead. In the runtime that this makes, the time in bubbles has a
+// monotonic reading, as it has everywhere else, and a wall clock that a test can set
+// as an administrator does. Tests that do so have the tag wallclock:
+//
+//	go test -modfile=$(go run ./lab/virtualtime) -overlay=$(go run ./lab/virtualtime -wallclock) -tags virtualtime,wallclock ./...
+//
+// It costs a build of the standard library, so it is for those tests alone.
+//
 // # Rules for tests in bubbles with the stack
 //
 // Make the stacks inside the bubble and close them before it ends: a bubble
@@ -46,6 +55,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("virtualtime", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	dir := flags.String("dir", "", "folder for the copy (default: godwit/virtualtime in the user's cache folder)")
+	wall := flags.Bool("wallclock", false, "print the path of an overlay with a wall clock that tests can set")
 	if err := flags.Parse(args); err != nil {
 		return 2
 	}
@@ -53,17 +63,21 @@ func run(args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stderr, "virtualtime: takes no arguments")
 		return 2
 	}
-	modfile, err := prepare(*dir)
+	make := prepare
+	if *wall {
+		make = prepareOverlay
+	}
+	path, err := make(*dir)
 	if err != nil {
 		fmt.Fprintln(stderr, "virtualtime:", err)
 		return 1
 	}
-	fmt.Fprintln(stdout, modfile)
+	fmt.Fprintln(stdout, path)
 	return 0
 }
 
-// prepare makes what is missing below dir and returns the alternative go.mod.
-func prepare(dir string) (modfile string, err error) {
+// folder is dir, or the one in the cache.
+func folder(dir string) (string, error) {
 	if dir == "" {
 		cache, err := os.UserCacheDir()
 		if err != nil {
@@ -71,7 +85,12 @@ func prepare(dir string) (modfile string, err error) {
 		}
 		dir = filepath.Join(cache, "godwit", "virtualtime")
 	}
-	if dir, err = filepath.Abs(dir); err != nil {
+	return filepath.Abs(dir)
+}
+
+// prepare makes what is missing below dir and returns the alternative go.mod.
+func prepare(dir string) (modfile string, err error) {
+	if dir, err = folder(dir); err != nil {
 		return "", err
 	}
 	env, err := readEnv()

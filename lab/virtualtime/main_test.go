@@ -148,6 +148,39 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// The runtime's file is one that the command understands, and what it makes is
+// what the Go command takes in its place.
+func TestWallclock(t *testing.T) {
+	dir := t.TempDir()
+	var paths [2]string
+	for i := range paths {
+		var stdout, stderr bytes.Buffer
+		if code := run([]string{"-dir", dir, "-wallclock"}, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			t.Fatalf("exit code %d: %s", code, &stderr)
+		}
+		paths[i] = strings.TrimSuffix(stdout.String(), "\n")
+	}
+	if entries, err := os.ReadDir(dir); paths[0] != paths[1] || err != nil || len(entries) != 1 {
+		t.Errorf("got %q, %v, %v", paths, entries, err)
+	}
+	src, err := os.ReadFile(filepath.Join(filepath.Dir(paths[0]), "time.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := parser.ParseFile(token.NewFileSet(), "time.go", src, 0); err != nil {
+		t.Error(err)
+	}
+	for _, s := range []string{"package runtime\n", strings.Replace("package runtime\n\n"+bubbleTime+"return sec, nsec, now\n", "now", "then", 1)} {
+		if _, err := stepWall([]byte(s)); err == nil || !strings.Contains(err.Error(), "otherwise than in Go 1.26") {
+			t.Errorf("%q: error %v", s, err)
+		}
+	}
+	out, err := exec.Command("go", "list", "-overlay="+paths[0], "runtime").CombinedOutput()
+	if err != nil {
+		t.Errorf("go list: %v: %s", err, out)
+	}
+}
+
 func TestWrongUse(t *testing.T) {
 	for _, args := range [][]string{{"-unknown"}, {"argument"}} {
 		var stdout, stderr bytes.Buffer

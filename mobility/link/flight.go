@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
@@ -33,7 +34,7 @@ type flight struct {
 	head    int
 	count   int
 	bytes   int
-	last    time.Time // of the last add
+	last    int64 // when something was added, by package clock
 	timer   *time.Timer
 	armed   bool
 	stopped bool
@@ -79,7 +80,7 @@ func (f *flight) add(e sent) {
 	f.ring[(f.head+f.count)&(len(f.ring)-1)] = e
 	f.count++
 	f.bytes += e.size
-	f.last = time.Unix(0, e.at)
+	f.last = e.at
 	if !f.armed {
 		f.armed = true
 		if f.timer == nil {
@@ -107,8 +108,8 @@ func (f *flight) check() {
 	if f.stopped {
 		return
 	}
-	idle := time.Since(f.last)
-	heard := time.Unix(0, f.link.life.in.Load()).After(f.last)
+	idle := clock.Since(f.last)
+	heard := f.link.life.in.Load() > f.last
 	if idle >= flightIdle && heard || idle >= flightAge {
 		for f.count > 0 {
 			f.drop()
@@ -150,7 +151,7 @@ func (f *flight) hold(out *esp.Outbound, seq uint64) {
 // lost lets go of what has arrived, and gives what has not and is late, with a
 // reference of its own. What the reports have not told of while they could is lost
 // too. Early says that something is missing that is not late yet.
-func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed time.Time) bool) (found []lost, early bool) {
+func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed int64) bool) (found []lost, early bool) {
 	arrived := esp.ReceiveState{Highest: m.state.Highest, Missing: m.state.Missing}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -179,7 +180,7 @@ func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed 
 				if k < 64 {
 					e.got |= 1 << k
 				}
-			case k < 64 && late(seq, time.Unix(0, e.at)):
+			case k < 64 && late(seq, e.at):
 				pieces |= 1 << k
 			default:
 				whole, early = false, true
@@ -244,7 +245,7 @@ type replay struct {
 	// Exact: what state says has not arrived. What was sent by the carrier in use
 	// after since is still on its way.
 	state regmsg.ReceiveState
-	since int64 // Unix nanoseconds; 0: nothing is on its way
+	since int64 // by package clock; 0: nothing is on its way
 
 	// Blind, with state.SPI zero: what was sent after since by other carriers, up
 	// to limit bytes of inner packets.
@@ -276,13 +277,13 @@ func (l *Link) Replay(state regmsg.ReceiveState, asked time.Time) {
 	}
 	o := &replay{state: state}
 	if !asked.IsZero() {
-		o.since = asked.UnixNano()
+		o.since = clock.Of(asked)
 	}
 	l.order(o)
 }
 
 func (l *Link) order(o *replay) {
-	l.replayed.Store(time.Now().UnixNano())
+	l.replayed.Store(clock.Now())
 	l.replay.Store(o)
 	l.replays.Add(1)
 	l.queue.Wake()
@@ -300,11 +301,11 @@ func (l *Link) UseProvisionally(c transports.Carrier, since time.Time) {
 	l.Use(c, true, 0)
 	switch {
 	case !since.IsZero():
-		l.order(&replay{since: since.UnixNano(), limit: holeBytes})
-	case in != 0 && time.Now().UnixNano()-in > 2*rtt:
+		l.order(&replay{since: clock.Of(since), limit: holeBytes})
+	case in != 0 && clock.Now()-in > 2*rtt:
 		l.order(&replay{since: in - rtt, limit: blindBytes})
 	default:
-		l.order(&replay{since: time.Now().Add(-noticeTime).UnixNano(), limit: noticeBytes})
+		l.order(&replay{since: clock.Now() - int64(noticeTime), limit: noticeBytes})
 	}
 }
 

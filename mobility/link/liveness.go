@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -26,7 +27,7 @@ type liveness struct {
 	link *Link
 	rtt  atomic.Int64
 
-	dataIn     atomic.Int64 // when data last came in, Unix nanoseconds
+	dataIn     atomic.Int64 // when data last came in; this and the next by package clock
 	in         atomic.Int64 // when anything authentic last came in
 	out        atomic.Int64 // when anything last went out
 	unanswered atomic.Int64 // when data went out with nothing heard since; 0: none
@@ -36,7 +37,7 @@ type liveness struct {
 	// Of the silence timer's function, which never runs twice at a time.
 	asked     int   // pairs of probes sent
 	askedFor  int64 // the value of unanswered that they are about
-	lastAsked time.Time
+	lastAsked int64
 
 	mu           sync.Mutex
 	ack, silence *time.Timer
@@ -46,7 +47,7 @@ type liveness struct {
 
 // sent notes that data has gone out.
 func (v *liveness) sent() {
-	now := time.Now().UnixNano()
+	now := clock.Now()
 	v.out.Store(now)
 	v.link.pauseOut.data(now)
 	if v.link.c.Silence == nil {
@@ -65,12 +66,12 @@ func (v *liveness) overdue() time.Duration {
 }
 
 // sentOther notes that something went out that expects no answer.
-func (v *liveness) sentOther() { v.out.Store(time.Now().UnixNano()) }
+func (v *liveness) sentOther() { v.out.Store(clock.Now()) }
 
 // heard notes that authentic packets came in. Only what comes by the carrier
 // in use is an answer, and speaks for it.
 func (v *liveness) heard(answer, data bool) {
-	now := time.Now().UnixNano()
+	now := clock.Now()
 	v.in.Store(now)
 	if answer {
 		v.unanswered.Store(0)
@@ -117,7 +118,7 @@ func (v *liveness) arm(t **time.Timer, d time.Duration, f func()) {
 
 func (v *liveness) checkAck() {
 	in := v.dataIn.Load()
-	if age := time.Since(time.Unix(0, in)); age < AckDelay {
+	if age := clock.Since(in); age < AckDelay {
 		// Data came since the timer was set; it has its own time to be answered.
 		v.arm(&v.ack, AckDelay-age, v.checkAck)
 		return
@@ -179,8 +180,8 @@ func (v *liveness) checkSilence() {
 	if since != v.askedFor {
 		v.asked, v.askedFor = 0, since
 	}
-	limit, now := v.limit(), time.Now()
-	wait := v.overdue() - now.Sub(time.Unix(0, since))
+	limit, now := v.limit(), clock.Now()
+	wait := v.overdue() - time.Duration(now-since)
 	switch {
 	case v.asked == 0 && wait > 0:
 	case v.asked < probePairs:
@@ -189,10 +190,10 @@ func (v *liveness) checkSilence() {
 		v.asked++
 		v.lastAsked = now
 		if wait = limit / 48; v.asked == probePairs {
-			wait = max(limit-now.Sub(time.Unix(0, since)), limit*5/12)
+			wait = max(limit-time.Duration(now-since), limit*5/12)
 		}
 	default:
-		wait = max(limit-now.Sub(time.Unix(0, since)), limit*5/12-now.Sub(v.lastAsked))
+		wait = max(limit-time.Duration(now-since), limit*5/12-time.Duration(now-v.lastAsked))
 	}
 	if wait > 0 {
 		v.arm(&v.silence, wait, v.checkSilence)

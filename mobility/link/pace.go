@@ -29,18 +29,18 @@ const (
 // A meter knows how fast data leaves while the peer is heard.
 type meter struct {
 	mu    sync.Mutex
-	since time.Time // the span's beginning
-	bytes int       // sent in it
-	best  float64   // bytes a second: the highest of the last spans, the older the less
+	since int64   // the span's beginning, by package clock
+	bytes int     // sent in it
+	best  float64 // bytes a second: the highest of the last spans, the older the less
 }
 
 // sent notes that n bytes have left. heard is when the peer was last heard: what
 // leaves into a network that is gone says nothing of its rate.
-func (m *meter) sent(now, heard time.Time, n int) {
+func (m *meter) sent(now, heard int64, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if d := now.Sub(m.since); d >= meterSpan {
-		if heard.After(m.since) {
+	if d := time.Duration(now - m.since); d >= meterSpan {
+		if heard > m.since {
 			// A pause within the span makes it longer and the rate lower.
 			m.best = max(float64(m.bytes)/d.Seconds(), m.best*meterKeep)
 		}

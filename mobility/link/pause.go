@@ -3,6 +3,8 @@ package link
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 // idleAfter is how long no data may have passed before that counts as idle, if
@@ -13,7 +15,7 @@ const idleAfter = time.Second
 // costs the data path a few atomic operations for each batch.
 type pause struct{ last, longest atomic.Int64 }
 
-// data notes that data passed at now, Unix nanoseconds.
+// data notes that data passed at now, by package clock.
 func (p *pause) data(now int64) {
 	last := p.last.Swap(now)
 	for last != 0 {
@@ -27,7 +29,7 @@ func (p *pause) data(now int64) {
 // reset begins anew, with the time since the last data unless that was idle.
 func (p *pause) reset(now time.Time, waiting bool) {
 	p.longest.Store(0)
-	if last := p.last.Load(); !waiting && now.UnixNano()-last > int64(idleAfter) {
+	if last := p.last.Load(); !waiting && clock.Of(now)-last > int64(idleAfter) {
 		p.last.CompareAndSwap(last, 0)
 	}
 }

@@ -3,12 +3,14 @@ package link
 import (
 	"testing"
 	"time"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 func TestPause(t *testing.T) {
-	start := time.Unix(1000, 0)
+	start := time.Now()
 	var p pause
-	at := func(d time.Duration) { p.data(start.Add(d).UnixNano()) }
+	at := func(d time.Duration) { p.data(clock.Of(start.Add(d))) }
 	want := func(why string, d time.Duration) {
 		t.Helper()
 		if got := time.Duration(p.longest.Load()); got != d {

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
@@ -106,7 +107,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 	}
 	// What waited for the move, or is sent again after it, is not late by
 	// TCP's measure.
-	if late := time.Duration(l.replayed.Load() - pkt.Queued().UnixNano()); late > 0 && pkt.Queued().Unix() > 0 {
+	if late := time.Duration(l.replayed.Load() - pkt.Queued()); late > 0 && pkt.Queued() > 0 {
 		for _, s := range b.segs {
 			tunnel.Delay(s, late)
 		}
@@ -179,7 +180,7 @@ func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, segs [][]byte,
 		size += len(s)
 	}
 	low, _ := esp.SequenceLow(b.esp[n])
-	now := time.Now().UnixNano()
+	now := clock.Now()
 	born := now
 	if before != nil {
 		born = before.born
@@ -303,7 +304,7 @@ func (l *Link) count(b *buffers, p *path, pkts []transports.Packet, last bool) {
 		b.pacer.bytes += n
 		return
 	}
-	l.meter.sent(time.Now(), time.Unix(0, l.life.in.Load()), n)
+	l.meter.sent(clock.Now(), l.life.in.Load(), n)
 }
 
 // datagrams holds for carriers that take what they are given: a stream slows

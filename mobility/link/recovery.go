@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/mobility/rate"
 	"github.com/godwit-net/godwit/transports"
@@ -392,17 +393,17 @@ func (r *recovery) lookAgain() {
 // late gives the rule by which a missing packet counts as lost: something that
 // left a quarter of a round trip later has arrived (the time-based rule of RFC
 // 8985, Section 6.2). The caller holds mu.
-func (r *recovery) late(now time.Time) func(seq uint64, sealed time.Time) bool {
+func (r *recovery) late(now time.Time) func(seq uint64, sealed int64) bool {
 	c := r.control
 	newest, _ := c.SentAt(r.spi, r.highest)
 	window := max(c.RoundTrip()/4, time.Millisecond)
-	return func(seq uint64, sealed time.Time) bool {
+	return func(seq uint64, sealed int64) bool {
 		at, forgotten := c.SentAt(r.spi, seq)
 		if forgotten {
 			return true
 		}
 		if at.IsZero() {
-			at = sealed // it is about to leave, or a carrier that failed kept it
+			at = now.Add(time.Duration(sealed - clock.Of(now))) // it is about to leave, or a carrier that failed kept it
 		}
 		return newest.Sub(at) >= window || now.Sub(at) >= c.RoundTrip()+window
 	}

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/things-go/go-socks5/statute"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 const (
@@ -141,7 +143,7 @@ func (s *datagramService) mapping(client netip.AddrPort) *mapping {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if m := s.mappings[client]; m != nil {
-		m.used.Store(time.Now().UnixNano())
+		m.used.Store(clock.Now())
 		return m
 	}
 	if s.count[client.Addr()] >= maxMappingsOfOne {
@@ -151,7 +153,7 @@ func (s *datagramService) mapping(client netip.AddrPort) *mapping {
 		return nil
 	}
 	m := &mapping{s: s, client: client, to: net.UDPAddrFromAddrPort(client), queue: make(chan outgoing, mappingQueue), done: make(chan struct{})}
-	m.used.Store(time.Now().UnixNano())
+	m.used.Store(clock.Now())
 	s.mappings[client] = m
 	s.count[client.Addr()]++
 	s.wg.Go(m.run)
@@ -203,7 +205,7 @@ type mapping struct {
 	to      net.Addr
 	queue   chan outgoing
 	waiting atomic.Int64 // bytes of what is in queue
-	used    atomic.Int64 // Unix time in ns
+	used    atomic.Int64 // by package clock
 	done    chan struct{}
 	once    sync.Once
 
@@ -248,7 +250,7 @@ func (m *mapping) run() {
 				m.s.log.LogAttrs(m.s.ctx, slog.LevelDebug, "datagram not sent", slog.Any("client", m.client), slog.Any("err", err))
 			}
 		case <-idle.C:
-			left := mappingIdle - time.Since(time.Unix(0, m.used.Load()))
+			left := mappingIdle - clock.Since(m.used.Load())
 			if left <= 0 {
 				return
 			}
@@ -384,7 +386,7 @@ func (m *mapping) receive(c net.PacketConn) {
 		if !m.allowed(source.Addr()) {
 			continue
 		}
-		m.used.Store(time.Now().UnixNano())
+		m.used.Store(clock.Now())
 		if asked := m.asked.Load(); asked != nil && source == m.s.d.Names.Resolver {
 			source = *asked // who was asked is who answers
 		}

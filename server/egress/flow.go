@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/net/icmp"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 const (
@@ -28,7 +30,7 @@ type flow struct {
 	r      *Router
 	key    flowKey
 	socket net.PacketConn
-	used   atomic.Int64 // Unix time in ns
+	used   atomic.Int64 // by package clock
 
 	// raw is for pings by a socket that gets all of this host's: they are told
 	// apart by id. Other sockets for pings get an identifier from the system.
@@ -113,11 +115,11 @@ func (f *flow) run() {
 	b := make([]byte, maxDatagram)
 	failed := 0
 	for {
-		_ = f.socket.SetReadDeadline(time.Unix(0, f.used.Load()).Add(f.idle()))
+		_ = f.socket.SetReadDeadline(time.Now().Add(f.idle() - clock.Since(f.used.Load())))
 		n, from, err := f.socket.ReadFrom(b)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
-			if time.Since(time.Unix(0, f.used.Load())) >= f.idle() {
+			if clock.Since(f.used.Load()) >= f.idle() {
 				return
 			}
 			continue
@@ -154,7 +156,7 @@ func (f *flow) deliver(b []byte, from net.Addr) error {
 		return nil // a stranger
 	}
 	if !f.key.ping {
-		f.used.Store(time.Now().UnixNano())
+		f.used.Store(clock.Now())
 		return f.r.SendUDP(shown, f.key.client, b)
 	}
 	if len(b) < echoHeader || b[0] != echoReply(source.Addr()) || f.raw && binary.BigEndian.Uint16(b[4:]) != f.id {

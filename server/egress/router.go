@@ -8,8 +8,8 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/tunnel/relay"
 )
 
@@ -197,7 +197,7 @@ func (r *Router) flow(k flowKey) (*flow, error) {
 		return nil, net.ErrClosed
 	}
 	if f := r.flows[k]; f != nil {
-		f.used.Store(time.Now().UnixNano())
+		f.used.Store(clock.Now())
 		return f, nil
 	}
 	client := k.client.Addr()
@@ -205,7 +205,7 @@ func (r *Router) flow(k flowKey) (*flow, error) {
 		return nil, errors.New("too many flows")
 	}
 	f := &flow{r: r, key: k}
-	f.used.Store(time.Now().UnixNano())
+	f.used.Store(clock.Now())
 	if err := f.open(); err != nil {
 		return nil, err
 	}

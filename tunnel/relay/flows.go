@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/godwit-net/godwit/clock"
 )
 
 const (
@@ -39,7 +41,7 @@ type Flows struct {
 // A flow is one source of datagrams.
 type flow struct {
 	far  net.Conn
-	used atomic.Int64 // Unix nanoseconds
+	used atomic.Int64 // by package clock
 }
 
 // Serve runs until at is closed, and closes all connections before it returns.
@@ -72,7 +74,7 @@ func (f Flows) Serve(at Datagrams) {
 				continue
 			}
 			one = &flow{far: far}
-			one.used.Store(time.Now().UnixNano())
+			one.used.Store(clock.Now())
 			mu.Lock()
 			flows[source] = one
 			mu.Unlock()
@@ -83,7 +85,7 @@ func (f Flows) Serve(at Datagrams) {
 				mu.Unlock()
 			})
 		}
-		one.used.Store(time.Now().UnixNano())
+		one.used.Store(clock.Now())
 		_, _ = one.far.Write(b[:n]) // datagrams may be lost
 	}
 	close(ended)
@@ -101,17 +103,17 @@ func (f *flow) answer(at Datagrams, to net.Addr, ended <-chan struct{}) {
 	defer f.far.Close()
 	b := make([]byte, maxDatagram)
 	for {
-		_ = f.far.SetReadDeadline(time.Unix(0, f.used.Load()).Add(flowIdle))
+		_ = f.far.SetReadDeadline(time.Now().Add(flowIdle - clock.Since(f.used.Load())))
 		n, err := f.far.Read(b)
 		var ne net.Error
 		switch {
 		case err == nil:
-			f.used.Store(time.Now().UnixNano())
+			f.used.Store(clock.Now())
 			_, _ = at.WriteTo(b[:n], to)
 		case errors.Is(err, net.ErrClosed):
 			return
 		case errors.As(err, &ne) && ne.Timeout():
-			if time.Since(time.Unix(0, f.used.Load())) >= flowIdle {
+			if clock.Since(f.used.Load()) >= flowIdle {
 				return
 			}
 		default:
