@@ -17,33 +17,39 @@ import (
 // kernelSocket sends runs by UDP_SEGMENT and receives them by UDP_GRO, and
 // learns and sets our own address by the packet information of IPv4 and IPv6.
 type kernelSocket struct {
-	conn *net.UDPConn
-	oob  []byte      // for read, which one goroutine calls
-	gso  atomic.Bool // UDP_SEGMENT works, as far as we know
-	info bool        // datagrams come with our address and need it to leave
+	conn  *net.UDPConn
+	calls *calls
+	oob   []byte      // for read, which one goroutine calls
+	gso   atomic.Bool // UDP_SEGMENT works, as far as we know
+	info  bool        // datagrams come with our address and need it to leave
 }
 
 func wrapConn(c net.Conn, offload bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
-		return newKernelSocket(u, false, offload)
+		if s := newKernelSocket(u, false, offload); s != nil {
+			return s
+		}
 	}
 	return plainConn{c}
 }
 
 func wrapPacketConn(c transports.PacketConn, offload bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
-		return newKernelSocket(u, transports.AddrPort(u.LocalAddr()).Addr().IsUnspecified(), offload)
+		if s := newKernelSocket(u, transports.AddrPort(u.LocalAddr()).Addr().IsUnspecified(), offload); s != nil {
+			return s
+		}
 	}
 	return plainPacketConn{c}
 }
 
+// newKernelSocket gives nil for a socket that is closed already.
 func newKernelSocket(u *net.UDPConn, info, offload bool) *kernelSocket {
-	s := &kernelSocket{conn: u, info: info, oob: make([]byte, 256)}
-	u.SetReadBuffer(receiveBuffer)
 	raw, err := u.SyscallConn()
 	if err != nil {
-		return s
+		return nil
 	}
+	s := &kernelSocket{conn: u, calls: newCalls(u, raw), info: info, oob: make([]byte, 256)}
+	u.SetReadBuffer(receiveBuffer)
 	raw.Control(func(f uintptr) {
 		fd := int(f)
 		// Each of these may be missing or forbidden; then we do without.
@@ -70,7 +76,7 @@ func (s *kernelSocket) close() error { return s.conn.Close() }
 func (s *kernelSocket) joins() bool  { return s.gso.Load() }
 
 func (s *kernelSocket) read(b []byte) (n, segment int, from peer, err error) {
-	n, oobn, _, remote, err := s.conn.ReadMsgUDPAddrPort(b, s.oob)
+	n, oobn, remote, err := s.calls.receive(b, s.oob)
 	if err != nil {
 		return 0, 0, peer{}, err
 	}
@@ -115,13 +121,7 @@ var controls = sync.Pool{New: func() any { return new(control) }}
 func (s *kernelSocket) write(b []byte, segment int, to peer) error {
 	joined := len(b) > segment
 	if !joined && (!s.info || !to.local.IsValid()) {
-		var err error
-		if to.remote.IsValid() {
-			_, err = s.conn.WriteToUDPAddrPort(b, to.remote)
-		} else {
-			_, err = s.conn.Write(b)
-		}
-		return err
+		return s.calls.send(b, nil, to.remote)
 	}
 	c := controls.Get().(*control)
 	oob := c.buf[:0]
@@ -133,7 +133,7 @@ func (s *kernelSocket) write(b []byte, segment int, to peer) error {
 		oob = appendControl(oob, unix.IPPROTO_UDP, unix.UDP_SEGMENT, 2)
 		binary.NativeEndian.PutUint16(oob[plain+unix.CmsgLen(0):], uint16(segment))
 	}
-	_, _, err := s.conn.WriteMsgUDPAddrPort(b, oob, to.remote)
+	err := s.calls.send(b, oob, to.remote)
 	if joined && err != nil {
 		// EIO: the interface can't. EINVAL, EMSGSIZE: it can't for this size.
 		if errors.Is(err, unix.EIO) {
@@ -152,7 +152,7 @@ func (s *kernelSocket) writeEach(b []byte, segment int, oob []byte, to peer) err
 	var result error
 	for len(b) > 0 {
 		n := min(segment, len(b))
-		if _, _, err := s.conn.WriteMsgUDPAddrPort(b[:n], oob, to.remote); err != nil {
+		if err := s.calls.send(b[:n], oob, to.remote); err != nil {
 			if fatal(err) {
 				return err
 			}
