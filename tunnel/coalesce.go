@@ -178,13 +178,21 @@ func (r *run) packet() *stack.PacketBuffer {
 		binary.BigEndian.PutUint16(h[ipv4Length:], uint16(r.total))
 	}
 	h[r.ip+tcpFlags] = r.flags
-	v := buffer.NewView(r.total)
-	v.Write(h[:n])
+	// Headers and payload apart: gVisor copies the memory that headers lie in
+	// when it looks at them again while TCP has the segment. Headers lie at the
+	// end of theirs, or Append would move some of the payload there.
+	headers := buffer.NewView(n)
+	headers.Grow(headers.Capacity() - n)
+	headers.TrimFront(headers.Size())
+	headers.Write(h[:n])
+	v := buffer.NewView(r.total - n)
 	v.Write(r.first[r.header:])
 	for _, p := range r.pieces {
 		v.Write(p)
 	}
-	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithView(v)})
+	b := buffer.MakeWithView(headers)
+	_ = b.Append(v) // fails beyond 2 GiB
+	return stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: b})
 }
 
 // pass gives a packet to the stack as it is.
