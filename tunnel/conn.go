@@ -7,12 +7,9 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"sync/atomic"
 	"syscall"
-	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -79,7 +76,7 @@ func (s *Stack) dial(ctx context.Context, remote netip.AddrPort) (*conn, error) 
 		return nil, wrap(terr)
 	}
 	configureEndpoint(ep)
-	return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, stack: s}, nil
+	return newConn(s, wq, ep), nil
 }
 
 func (s *Stack) isClosed() bool {
@@ -90,50 +87,6 @@ func (s *Stack) isClosed() bool {
 		return false
 	}
 }
-
-// A conn is gonet's connection with the errors of package net.
-type conn struct {
-	*gonet.TCPConn
-	ep     tcpip.Endpoint
-	stack  *Stack
-	closed atomic.Bool
-}
-
-func (c *conn) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	n, err := c.TCPConn.Read(b)
-	return n, translate(err, c.gone())
-}
-
-func (c *conn) Write(b []byte) (int, error) {
-	n, err := c.TCPConn.Write(b)
-	return n, translate(err, c.gone())
-}
-
-func (c *conn) CloseRead() error  { return translate(c.TCPConn.CloseRead(), c.gone()) }
-func (c *conn) CloseWrite() error { return translate(c.TCPConn.CloseWrite(), c.gone()) }
-
-// SetLinger is as net.TCPConn's: with zero seconds Close drops what was not
-// sent yet and resets the connection, so that the peer does not take the end
-// for an orderly one.
-func (c *conn) SetLinger(seconds int) error {
-	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: seconds >= 0, Timeout: time.Duration(seconds) * time.Second})
-	return nil
-}
-
-// Close lets what was written go out in the background and wakes Read and Write.
-func (c *conn) Close() error {
-	if c.closed.Swap(true) {
-		return &net.OpError{Op: "close", Net: "tcp", Source: c.LocalAddr(), Addr: c.RemoteAddr(), Err: net.ErrClosed}
-	}
-	err := c.TCPConn.Close()
-	_ = c.TCPConn.SetDeadline(time.Unix(1, 0)) // long ago
-	return err
-}
-
-func (c *conn) gone() bool { return c.closed.Load() || c.stack.isClosed() }
 
 // ListenTCP listens on local; an unspecified address means all of the stack's
 // of that family, port 0 a free one. The connections that Accept gives are as
@@ -200,7 +153,7 @@ func (l *listener) Accept() (net.Conn, error) {
 		ep, wq, terr := l.ep.Accept(nil)
 		if terr == nil {
 			configureEndpoint(ep)
-			return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, stack: l.stack}, nil
+			return newConn(l.stack, wq, ep), nil
 		}
 		var err error
 		if _, wait := terr.(*tcpip.ErrWouldBlock); !wait {

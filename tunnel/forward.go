@@ -9,7 +9,6 @@ import (
 
 	"gvisor.dev/gvisor/pkg/buffer"
 	"gvisor.dev/gvisor/pkg/tcpip"
-	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -82,7 +81,7 @@ func (s *Stack) forwardTCP(handle func(from, to netip.AddrPort, accept func() (n
 		}
 		reset = false
 		configureEndpoint(ep)
-		return &conn{TCPConn: gonet.NewTCPConn(wq, ep), ep: ep, stack: s}, nil
+		return newConn(s, wq, ep), nil
 	})
 }
 

@@ -22,6 +22,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -198,7 +199,7 @@ func (s *Server) serve(c net.Conn) {
 		}
 		return
 	}
-	p.left = true
+	p.left.Store(true)
 	switch b := p.first[0]; {
 	case b == 5:
 		_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout))
@@ -242,7 +243,7 @@ func (s *Server) authorized(user, password string) bool {
 type peeked struct {
 	net.Conn
 	first [1]byte
-	left  bool
+	left  atomic.Bool // first was read and not given on yet
 	once  sync.Once
 	done  func() // called once by Close; may be nil
 	// then goes on with the connection when the SOCKS library is done with it;
@@ -252,8 +253,7 @@ type peeked struct {
 }
 
 func (p *peeked) Read(b []byte) (int, error) {
-	if p.left && len(b) > 0 {
-		p.left = false
+	if len(b) > 0 && p.left.Swap(false) {
 		b[0] = p.first[0]
 		return 1, nil
 	}
@@ -269,6 +269,14 @@ func (p *peeked) Close() error {
 		p.once.Do(p.done)
 	}
 	return err
+}
+
+// Passes gives the connection itself once the first byte was read again.
+func (p *peeked) Passes() net.Conn {
+	if p.left.Load() {
+		return nil
+	}
+	return p.Conn
 }
 
 func (p *peeked) SetLinger(seconds int) error {
@@ -310,6 +318,9 @@ type tied struct {
 	net.Conn
 	untie func() bool
 }
+
+// Passes gives the connection that is tied.
+func (t *tied) Passes() net.Conn { return t.Conn }
 
 func (t *tied) Close() error {
 	t.untie()

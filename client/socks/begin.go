@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 
 	"github.com/godwit-net/godwit/tunnel/relay"
 )
@@ -32,6 +33,7 @@ type begun struct {
 	answered func(error)
 	once     sync.Once
 	err      error
+	passes   atomic.Bool // the replies were read and are good
 }
 
 func (b *begun) Read(p []byte) (int, error) {
@@ -39,6 +41,7 @@ func (b *begun) Read(p []byte) (int, error) {
 		if err := readReplies(b.Conn); err != nil {
 			b.err = fmt.Errorf("connect to %s: %w", b.address, err)
 		}
+		b.passes.Store(b.err == nil)
 		if b.answered != nil {
 			b.answered(b.err)
 		}
@@ -47,6 +50,14 @@ func (b *begun) Read(p []byte) (int, error) {
 		return 0, b.err
 	}
 	return b.Conn.Read(p)
+}
+
+// Passes gives the connection itself once the replies were read.
+func (b *begun) Passes() net.Conn {
+	if !b.passes.Load() {
+		return nil
+	}
+	return b.Conn
 }
 
 // SetLinger passes on.

@@ -11,6 +11,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -89,7 +90,7 @@ func (s *service) serve(c net.Conn) {
 		_ = c.Close()
 		return
 	}
-	w.left = true
+	w.left.Store(true)
 	_ = c.SetReadDeadline(time.Now().Add(handshakeTimeout))
 	if err := s.socks.ServeConn(w); err != nil {
 		s.log.LogAttrs(s.ctx, slog.LevelDebug, "SOCKS connection failed", slog.Any("err", err))
@@ -110,7 +111,7 @@ func (s *service) serve(c net.Conn) {
 type waiting struct {
 	net.Conn
 	first [1]byte
-	left  bool // first was read and not given on yet
+	left  atomic.Bool // first was read and not given on yet
 	// then goes on with the connection when the SOCKS library is done with it;
 	// until then Close does nothing. A stream may live for days, and shall not
 	// keep the library's buffers and a deep stack.
@@ -125,9 +126,16 @@ func (w *waiting) Close() error {
 	return w.Conn.Close()
 }
 
+// Passes gives the connection itself once the first byte was read again.
+func (w *waiting) Passes() net.Conn {
+	if w.left.Load() {
+		return nil
+	}
+	return w.Conn
+}
+
 func (w *waiting) Read(b []byte) (int, error) {
-	if w.left && len(b) > 0 {
-		w.left = false
+	if len(b) > 0 && w.left.Swap(false) {
 		b[0] = w.first[0]
 		return 1, nil
 	}

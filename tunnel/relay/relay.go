@@ -65,14 +65,24 @@ func Join(a, b net.Conn) {
 // half set, each read has HalfClosedIdle to bring something. It gives how many
 // bytes it has passed on.
 func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error) {
-	small := make([]byte, idleSize)
+	var small []byte
 	var large *[copySize]byte
 	defer func() {
 		if large != nil {
 			buffers.Put(large)
 		}
 	}()
-	for {
+	for again := true; ; {
+		if again {
+			var n int64
+			var done bool
+			if n, done, again, err = direct(dst, src, half); done {
+				return total + n, err
+			}
+		}
+		if small == nil {
+			small = make([]byte, idleSize)
+		}
 		buf := small
 		if large != nil {
 			buf = large[:]
@@ -96,12 +106,17 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			if cw, ok := dst.(CloseWriter); ok {
-				return total, cw.CloseWrite()
-			}
-			return total, errors.ErrUnsupported // only a full close can tell the peer
+			return total, end(dst)
 		case err != nil:
 			return total, err
 		}
 	}
+}
+
+// end tells the other end of dst that nothing follows.
+func end(dst net.Conn) error {
+	if cw, ok := dst.(CloseWriter); ok {
+		return cw.CloseWrite()
+	}
+	return errors.ErrUnsupported // only a full close can tell the peer
 }
