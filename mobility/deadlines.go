@@ -132,7 +132,7 @@ func (r *Registrar) Advance(now time.Time) {
 		return
 	}
 	if due(rd.shiftAt) {
-		rd.shiftAt = time.Time{}
+		rd.shiftAt, rd.shifted = time.Time{}, true
 		if c := r.carriers[rd.shiftTo]; rd.answered.IsZero() && r.slotOf(c) != nil {
 			r.provide(c)
 		}

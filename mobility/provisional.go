@@ -83,7 +83,9 @@ func (r *Registrar) provide(c *carrier) {
 	r.do(u)
 }
 
-// unprovide takes another carrier when the provisional one is lost.
+// unprovide takes another carrier when the provisional one is lost. It does not go
+// back to datagrams that would have been answered by then: what they swallow would
+// only be in the way of what passes. Without another, data waits for an answer.
 func (r *Registrar) unprovide(now time.Time, id CarrierID) {
 	rd := r.round
 	if rd == nil || rd.provisional != id || rd.rec.Done || !rd.answered.IsZero() {
@@ -91,7 +93,7 @@ func (r *Registrar) unprovide(now time.Time, id CarrierID) {
 	}
 	rd.provisional = 0
 	for _, c := range r.sorted() {
-		if r.slotOf(c) != nil && c.ready {
+		if r.slotOf(c) != nil && c.ready && (reliable(c.name) || !rd.shifted) {
 			c.ready = false
 			r.Ready(now, c.id)
 		}

@@ -82,6 +82,24 @@ func TestProvisionalCarrierIsLost(t *testing.T) {
 	rt.want("the next", "use websocket")
 }
 
+// TestSilentDatagramsGetNoMore: a stream that had taken over from datagrams is
+// reset. They had their time to be answered, so data waits for an answer.
+func TestSilentDatagramsGetNoMore(t *testing.T) {
+	rt := provisionalTest(t, TriggerAddress, false)
+	rt.ready("udp")
+	rt.after(40 * ms)
+	rt.ready("tcp")
+	rt.want("UDP, at first", "use udp")
+	rt.after(3 * ms)
+	rt.want("then the stream", "use tcp")
+	rt.r.Closed(rt.now, rt.last[tcp], errors.New("reset"))
+	rt.drain()
+	rt.want("and nothing after it")
+	rt.after(40 * ms)
+	rt.ready("websocket")
+	rt.want("until another stream is ready", "use websocket")
+}
+
 func TestNoProvisionalCarrier(t *testing.T) {
 	for _, tt := range []struct {
 		name    string

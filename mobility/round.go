@@ -69,6 +69,7 @@ type round struct {
 	provided    bool      // there was one
 	shiftTo     CarrierID // takes over at shiftAt if nothing has answered by then
 	shiftAt     time.Time // zero: none does
+	shifted     bool      // a datagram encapsulation would have answered by now
 
 	up, down transports.Name // as selected by the reply with the highest revision
 	upID     CarrierID       // the very carrier, once its own reply said so

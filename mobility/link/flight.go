@@ -1,6 +1,7 @@
 package link
 
 import (
+	"math"
 	"sync"
 	"time"
 
@@ -262,7 +263,8 @@ const (
 	noticeTime  = 2 * time.Millisecond
 	noticeBytes = 64 << 10
 	// holeBytes is the same for what went into a hole, as far as one can know, by
-	// a carrier that has proven its path by a handshake.
+	// a carrier of datagrams. A stream has proven its path by a handshake, and
+	// paces what it takes.
 	holeBytes = 1 << 20
 )
 
@@ -292,7 +294,8 @@ func (l *Link) order(o *replay) {
 
 // UseProvisionally is Use for a carrier by which nothing has been heard yet.
 // What was sent by others after since can hardly have arrived and is sent again
-// at once. With since zero that is so if the link has been silent for longer
+// at once, and if the link had been silent by then for longer than two round
+// trips, what was sent in that silence, too. With since zero that is so if the link has been silent for longer
 // than two round trips; then the first few packets are sent again, so that the
 // other end has something to acknowledge. Otherwise only what left while the
 // news of the change were under way went nowhere.
@@ -301,9 +304,16 @@ func (l *Link) UseProvisionally(c transports.Carrier, since time.Time) {
 	l.Use(c, true, 0)
 	switch {
 	case !since.IsZero():
-		l.order(&replay{since: clock.Of(since), limit: holeBytes})
+		from, limit := clock.Of(since), math.MaxInt
+		if in != 0 && from-in > 2*rtt {
+			from = in - 2*rtt
+		}
+		if datagrams(c) {
+			limit = holeBytes
+		}
+		l.order(&replay{since: from, limit: limit})
 	case in != 0 && clock.Now()-in > 2*rtt:
-		l.order(&replay{since: in - rtt, limit: blindBytes})
+		l.order(&replay{since: in - 2*rtt, limit: blindBytes})
 	default:
 		l.order(&replay{since: clock.Now() - int64(noticeTime), limit: noticeBytes})
 	}
@@ -322,7 +332,7 @@ func (l *Link) replayNow(b *buffers) bool {
 	}
 	arrived := esp.ReceiveState{Highest: o.state.Highest, Missing: o.state.Missing}
 	blind := 0
-	b.pacer = &pacer{rate: max(l.meter.rate(), l.recovery.rate()), start: time.Now()}
+	b.pacer = &pacer{rate: replayRate(l.meter.rate(), l.recovery.rate()), start: time.Now()}
 	defer func() { b.pacer = nil }()
 	for _, e := range l.flight.take() {
 		var missing func(i int) bool

@@ -20,6 +20,10 @@ const (
 	replayPiece = 8 << 10
 	// minReplayRate is for a link on which little was sent, in bytes a second.
 	minReplayRate = 128 << 10
+	// replayGain is how much faster than data left a replay may leave, where a
+	// faster rate was seen: what was lost and what is new share the path for a
+	// while, and a rate that was seen long ago may be there no more.
+	replayGain = 1.5
 	// meterSpan is what the rate is averaged over.
 	meterSpan = 100 * time.Millisecond
 	// meterKeep is how much of the rate counts still a span later.
@@ -55,6 +59,10 @@ func (m *meter) rate() float64 {
 	defer m.mu.Unlock()
 	return max(m.best, minReplayRate)
 }
+
+// replayRate is how fast a replay leaves where data left at one rate before and
+// another was seen, in bytes a second.
+func replayRate(left, seen float64) float64 { return max(left, min(seen, replayGain*left)) }
 
 // A pacer spreads one replay.
 type pacer struct {

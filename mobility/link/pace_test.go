@@ -132,3 +132,52 @@ func TestHeldPacketsLeaveFirst(t *testing.T) {
 		}
 	})
 }
+
+// A stream that takes over after a silence gets everything that was sent in it,
+// and nothing that was sent long before.
+func TestStreamAfterSilenceGetsAll(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t)
+		defer a.link.Close()
+		defer b.link.Close()
+		old, _ := newWires(transports.UDP, a, b)
+		a.link.Use(old, true, 0)
+		const rtt = 50 * time.Millisecond
+		a.link.SetRoundTrip(rtt)
+		n := uint32(0)
+		send := func(count int) {
+			for range count {
+				a.link.Output(packet(n, 1000))
+				n++
+				time.Sleep(time.Millisecond)
+			}
+		}
+		const arrived = 300
+		send(arrived)
+		a.link.life.heard(true, false)
+		a.link.Use(hole{old}, true, 0)
+		send(500)
+		began := time.Now()
+		time.Sleep(rtt)
+		before := len(b.received())
+		next, _ := newWires(transports.TCP, a, b)
+		a.link.UseProvisionally(next, began)
+		time.Sleep(time.Second)
+		got := b.received()[before:]
+		// What left in the two round trips before the silence may be lost, too.
+		if len(got) < 500+50 || len(got) > 500+110 || got[len(got)-1] != n-1 || !slices.IsSorted(got) {
+			t.Errorf("%d packets from %d to %d are sent again, want from about %d to %d", len(got), got[0], got[len(got)-1], arrived-100, n-1)
+		}
+	})
+}
+
+// A rate that was seen long ago does not fill the queue before the narrowest link.
+func TestReplayRate(t *testing.T) {
+	for _, tt := range []struct{ left, seen, want float64 }{
+		{1e6, 0, 1e6}, {1e6, 0.5e6, 1e6}, {1e6, 1.2e6, 1.2e6}, {1e6, 8e6, 1.5e6},
+	} {
+		if got := replayRate(tt.left, tt.seen); got != tt.want {
+			t.Errorf("data left at %.0f, %.0f was seen: %.0f, want %.0f", tt.left, tt.seen, got, tt.want)
+		}
+	}
+}

@@ -14,11 +14,13 @@ package websocket
 import (
 	"encoding/base64"
 	"fmt"
+	"io"
 	"net"
 
 	"github.com/coder/websocket"
 
 	"context"
+	"time"
 
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/transports/stream"
@@ -85,6 +87,7 @@ func (m *messages) ReadFrames(r *stream.Reader) error {
 		m.early = nil
 	}
 	m.ws.SetReadLimit(maxMessage)
+	g := gradual{piece: minPiece}
 	for {
 		// Close ends this; a context would only cost a timer.
 		typ, message, err := m.ws.Reader(context.Background())
@@ -94,10 +97,40 @@ func (m *messages) ReadFrames(r *stream.Reader) error {
 		if typ != websocket.MessageBinary {
 			return fmt.Errorf("message of type %v: %w", typ, transports.ErrProtocol)
 		}
-		if err := r.From(message); err != nil {
+		g.message = message
+		if err := r.From(&g); err != nil {
 			return err
 		}
 	}
+}
+
+// A gradual reads messages in pieces. The library fills what it is given to read
+// into before it returns, and a large message may be a round trip or more in
+// arriving. So a piece is what comes in about pieceTime, and the packets at its
+// beginning need not wait for its end; where much comes it is large, as each one
+// has its price.
+type gradual struct {
+	message io.Reader
+	piece   int
+}
+
+const (
+	minPiece  = 2 << 10
+	maxPiece  = 128 << 10
+	pieceTime = time.Millisecond
+)
+
+func (g *gradual) Read(b []byte) (int, error) {
+	b = b[:min(len(b), g.piece)]
+	start := time.Now()
+	n, err := g.message.Read(b)
+	switch took := time.Since(start); {
+	case took > 2*pieceTime:
+		g.piece = max(g.piece/2, minPiece)
+	case took < pieceTime && n == g.piece:
+		g.piece = min(2*g.piece, maxPiece)
+	}
+	return n, err
 }
 
 func (m *messages) Close() error {
