@@ -17,7 +17,7 @@ FUZZ ?= .
 # test` installs what is missing when it is run by root on a system with apt;
 # INSTALL=no keeps it from that.
 PROGRAMS := chromium:chromium nft:nftables ip:iproute2 sshd:openssh-server ssh:openssh-client curl:curl gcc:gcc gcc:libc6-dev squid:squid \
-  ping:iputils-ping git:git nc.openbsd:netcat-openbsd dig:bind9-dnsutils nginx:nginx haproxy:haproxy caddy:caddy
+  ping:iputils-ping git:git nc.openbsd:netcat-openbsd dig:bind9-dnsutils nginx:nginx haproxy:haproxy caddy:caddy tayga:tayga
 INSTALL ?= yes
 
 # With REQUIRE_ALL=yes, as in .ci/run, a check that cannot run fails.

@@ -47,6 +47,7 @@ func (c *Client) changed(now time.Time) {
 	if moved {
 		c.portal = nil
 	}
+	c.lookAtNAT64()
 	if others && c.registrar != nil {
 		c.registrar.Networks(now)
 	}
@@ -69,7 +70,7 @@ func (c *Client) lookAround() bool {
 	}
 	before := c.networks
 	c.networks = nil
-	for _, remote := range c.remotes {
+	for _, remote := range c.targets() {
 		if c.networks = c.c.Interfaces(remote.Unmap()); len(c.networks) > 0 {
 			break
 		}
@@ -115,6 +116,7 @@ func (c *Client) by(iface string) (transports.Network, netip.Addr) {
 func (c *Client) resumed(now time.Time) {
 	c.lookAround()
 	c.attached = c.attachment()
+	c.lookAtNAT64()
 	switch {
 	case !c.connected():
 		c.changedEarly(true)
@@ -154,7 +156,7 @@ func (c *Client) changedEarly(moved bool) {
 
 // attachment is how packets to the server would leave now.
 func (c *Client) attachment() netwatch.Attachment {
-	for _, remote := range c.remotes {
+	for _, remote := range c.targets() {
 		if c.c.Attachment != nil {
 			if at, err := c.c.Attachment(remote.Unmap()); err == nil {
 				return at

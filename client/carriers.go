@@ -93,13 +93,13 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name, iface 
 	ctx, cancel := context.WithTimeout(c.ctx, openTimeout)
 	ca := &carrier{id: id, name: name, cancel: cancel, in: &incoming{client: c, id: id}}
 	c.carriers[id] = ca
-	remotes, known := c.remotes, c.known
+	remotes, translated, known := c.remotes, c.translated, c.known
 	// A registration may be replayed; IKE's first message had better not be.
 	ca.replayable = c.registrar != nil && c.request == nil
 	network, source := c.by(iface)
 	c.tasks.Go(func() {
 		defer cancel()
-		opened, err := c.dial(ctx, t, ca, network, source, remotes, known)
+		opened, err := c.dial(ctx, t, ca, network, source, remotes, translated, known)
 		if !c.owner.Post(func(now time.Time) { c.carrierOpened(now, ca, opened, err) }) && opened != nil {
 			opened.Close()
 		}
@@ -108,8 +108,9 @@ func (c *Client) openCarrier(id mobility.CarrierID, name transports.Name, iface 
 
 // dial opens a carrier to the first of the server's addresses that this host
 // has a route to. If there are none the name is looked up; what is known from
-// earlier serves where that fails.
-func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, network transports.Network, source netip.Addr, remotes, known []netip.Addr) (transports.Carrier, error) {
+// earlier serves where that fails. translated are the addresses that stood for the
+// server's in a network with IPv6 alone.
+func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, network transports.Network, source netip.Addr, remotes, translated, known []netip.Addr) (transports.Carrier, error) {
 	if _, ok := t.(transports.Indirect); ok {
 		// Where only a proxy leads out there may be neither route nor name.
 		var remote netip.Addr
@@ -131,22 +132,33 @@ func (c *Client) dial(ctx context.Context, t transports.Transport, ca *carrier, 
 		c.owner.Post(func(time.Time) { c.remotes = found })
 		remotes = found
 	}
-	var local, remote netip.Addr
-	var err error
-	for _, remote = range remotes {
-		remote = remote.Unmap()
-		if source.IsValid() && source.Is4() == remote.Is4() {
-			local, err = source, nil
-			break
-		}
-		if local, err = c.localAddress(remote); err == nil {
-			break
-		}
-	}
+	local, remote, err := c.way(source, slices.Concat(remotes, translated))
 	if err != nil {
-		return nil, fmt.Errorf("no route to the server: %w", err)
+		var again error
+		if local, remote, again = c.way(source, c.translate(ctx, remotes)); again != nil {
+			return nil, fmt.Errorf("no route to the server: %w", err)
+		}
 	}
 	return t.Dial(ctx, c.opening(ctx, ca, network, local, remote))
+}
+
+// errNoAddress: there is nothing to find a route to.
+var errNoAddress = errors.New("no address")
+
+// way gives the first of some addresses that this host has a route to, and the address
+// to send from, which is source where that is of the same family.
+func (c *Client) way(source netip.Addr, to []netip.Addr) (local, remote netip.Addr, err error) {
+	err = errNoAddress
+	for _, remote = range to {
+		remote = remote.Unmap()
+		if source.IsValid() && source.Is4() == remote.Is4() {
+			return source, remote, nil
+		}
+		if local, err = c.localAddress(remote); err == nil {
+			return local, remote, nil
+		}
+	}
+	return local, remote, err
 }
 
 func (c *Client) opening(ctx context.Context, ca *carrier, network transports.Network, local, remote netip.Addr) transports.Opening {

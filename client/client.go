@@ -78,12 +78,14 @@ type Client struct {
 	elsewhere bool                  // the address of before, if it is there, may lead to another network now
 	keepalive time.Time             // when a NAT keepalive is due
 	remotes   []netip.Addr
-	known     []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
-	lastErr   error
-	forced    transports.Name // by Force; empty: none
-	portal    *portal         // somebody else answered in the server's place; nil: nobody did
-	fatal     error
-	wasReady  bool
+	// translated stand for IPv4 addresses of remotes in a network that has IPv6 alone.
+	translated []netip.Addr
+	known      []netip.Addr // remotes of the last attempt, for when the name cannot be looked up
+	lastErr    error
+	forced     transports.Name // by Force; empty: none
+	portal     *portal         // somebody else answered in the server's place; nil: nobody did
+	fatal      error
+	wasReady   bool
 }
 
 // inner is the inside of an established link.

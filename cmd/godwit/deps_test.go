@@ -22,6 +22,7 @@ var mayImport = map[string][]string{
 	"client/forward":    {"tunnel/portmsg", "tunnel/relay"},
 	"client/front":      {"tunnel/relay"},
 	"client/machine":    {"clock", "tunnel"},
+	"client/nat64":      {},
 	"client/socks":      {"client/front", "tunnel/relay"}, // its errors
 	"client/statuspage": {"client"},
 	"client/warm":       {},

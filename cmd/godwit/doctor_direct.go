@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/godwit-net/godwit/client/nat64"
 	"github.com/godwit-net/godwit/config"
 	"github.com/godwit-net/godwit/transports"
 )
@@ -27,6 +28,9 @@ const clockTolerance = 30 * time.Second
 // direct is what a look at the server's TCP port shows, without keys.
 type direct struct {
 	Address      string `json:"address,omitempty"` // of the server
+	// NAT64 is the prefix by which IPv4 addresses are reached here, where this host has
+	// IPv6 alone.
+	NAT64        string `json:"nat64,omitempty"`
 	ResolveError string `json:"resolve_error,omitempty"`
 	RouteError   string `json:"route_error,omitempty"`
 	ConnectError string `json:"connect_error,omitempty"`
@@ -58,16 +62,21 @@ func probeDirect(ctx context.Context, d *config.ClientDir, proxied bool) (r dire
 		r.ResolveError = lastCause(err)
 		return r
 	}
-	var local, remote netip.Addr
-	for _, remote = range addrs {
-		remote = remote.Unmap()
-		if local, err = out.mark.LocalAddress(remote); err == nil {
-			break
-		}
-	}
+	local, remote, err := out.way(addrs)
 	if err != nil {
-		r.RouteError = lastCause(err)
-		return r
+		nctx, cancel := step()
+		prefixes, _ := nat64.Discover(nctx, out.lookup) // without any the error is that there is no route
+		cancel()
+		var none error
+		if local, remote, none = out.way(nat64.Below(prefixes, addrs)); none != nil {
+			r.RouteError = lastCause(err)
+			return r
+		}
+		for _, p := range prefixes {
+			if p.Contains(remote) {
+				r.NAT64 = p.String()
+			}
+		}
 	}
 	at := netip.AddrPortFrom(remote, uint16(port))
 	r.Address = at.String()
@@ -146,6 +155,9 @@ func (r *direct) lookInside(conn net.Conn, d *config.ClientDir, host string) {
 
 // remarks are what a person should know besides the table.
 func (r *direct) remarks() (lines []string) {
+	if r.NAT64 != "" {
+		lines = append(lines, "This network has IPv6 alone; its NAT64 leads to the server's IPv4 address, below "+r.NAT64+".")
+	}
 	if r.Interceptor != "" {
 		lines = append(lines, "TLS is intercepted here: "+r.Interceptor)
 	}

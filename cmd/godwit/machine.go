@@ -60,6 +60,24 @@ func (o outside) network(more ...system.Option) transports.Network {
 	return system.New(more...)
 }
 
+// lookup resolves a name there.
+func (o outside) lookup(ctx context.Context, host string) ([]netip.Addr, error) {
+	return o.resolver.LookupNetIP(ctx, "ip", host)
+}
+
+// way gives the first of some addresses that packets have a route to, and the address
+// that they would leave from.
+func (o outside) way(to []netip.Addr) (local, remote netip.Addr, err error) {
+	err = errors.New("no address")
+	for _, remote = range to {
+		remote = remote.Unmap()
+		if local, err = o.mark.LocalAddress(remote); err == nil {
+			break
+		}
+	}
+	return local, remote, err
+}
+
 // lead has the sockets of c leave there, and names be asked for there. It comes
 // after watchNetwork.
 func (o outside) lead(c *client.Config) {
@@ -74,9 +92,7 @@ func (o outside) lead(c *client.Config) {
 		})
 	}
 	c.Through = func(iface string) transports.Network { return o.network(system.Through(iface)) }
-	c.Resolve = func(ctx context.Context, host string) ([]netip.Addr, error) {
-		return o.resolver.LookupNetIP(ctx, "ip", host)
-	}
+	c.Resolve = o.lookup
 }
 
 // A taken is the machine as it is led through the tunnel; nil if it is not.
