@@ -27,7 +27,7 @@ const clockTolerance = 30 * time.Second
 
 // direct is what a look at the server's TCP port shows, without keys.
 type direct struct {
-	Address      string `json:"address,omitempty"` // of the server
+	Address string `json:"address,omitempty"` // of the server
 	// NAT64 is the prefix by which IPv4 addresses are reached here, where this host has
 	// IPv6 alone.
 	NAT64        string `json:"nat64,omitempty"`
