@@ -71,6 +71,7 @@ func (s *flows) put(bucket int, p Packet, n int) {
 	f.ring[(f.head+f.count)&(len(f.ring)-1)] = p
 	f.count++
 	f.bytes += n
+	p.waits()
 }
 
 // turn gives the flow whose packet is next, by the rules of RFC 8290, Section
@@ -162,6 +163,7 @@ func (f *flowQueue) popHead() Packet {
 	f.head = (f.head + 1) & (len(f.ring) - 1)
 	f.count--
 	f.bytes -= p.Len()
+	p.waited()
 	return p
 }
 
@@ -171,6 +173,7 @@ func (f *flowQueue) popTail() Packet {
 	p := *at
 	*at = Packet{}
 	f.bytes -= p.Len()
+	p.waited()
 	return p
 }
 

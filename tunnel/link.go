@@ -65,6 +65,7 @@ func (l *link) WritePackets(pkts stack.PacketBufferList) (int, tcpip.Error) {
 	}
 	for _, pb := range ps {
 		l.windows.out(pb)
+		sent(pb)
 		l.output(Packet{pb: pb.IncRef(), mtu: own})
 	}
 	return len(ps), nil

@@ -99,6 +99,8 @@ type Stack struct {
 	mu     sync.RWMutex
 	closed bool
 
+	ahead atomic.Int64 // bytes of connections that wait in queues
+
 	order order // of connections whose packets may be lost
 
 	control tcpip.CongestionControlOption

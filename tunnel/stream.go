@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
 
@@ -26,6 +27,7 @@ type conn struct {
 	out    half
 	bytes  bytes.Reader // of Write
 	source source       // of Feed
+	ahead  ahead
 }
 
 // A half is what one direction of a conn waits with.
@@ -45,6 +47,12 @@ func newConn(s *Stack, wq *waiter.Queue, ep tcpip.Endpoint) *conn {
 	// For good: an event that comes before anybody waits is kept by the channel.
 	c.in.entry, c.in.wake = waiter.NewChannelEntry(waiter.ReadableEvents | waiter.EventErr | waiter.EventHUp)
 	c.out.entry, c.out.wake = waiter.NewChannelEntry(waiter.WritableEvents | waiter.EventErr | waiter.EventHUp)
+	if e, ok := ep.(*tcp.Endpoint); ok {
+		// Nobody else sends by it meanwhile.
+		e.LockUser()
+		e.SetOwner(c)
+		e.UnlockUser()
+	}
 	wq.EventRegister(&c.in.entry)
 	wq.EventRegister(&c.out.entry)
 	return c
@@ -134,12 +142,15 @@ func (c *conn) Write(b []byte) (int, error) {
 }
 
 // Feed is Write that has r put the bytes where the stack keeps them. It waits
-// until there is room, and then reads as many of n bytes as there is room for.
+// until there is room, and until most of what was written has left, and then reads as many of n bytes as there is room for.
 // r must have them and not wait. If it has less, they are lost, and Feed gives
 // its error, or io.ErrUnexpectedEOF.
 func (c *conn) Feed(r io.Reader, n int) (int, error) {
 	c.out.mu.Lock()
 	defer c.out.mu.Unlock()
+	if err := c.waitAhead(); err != nil {
+		return 0, err
+	}
 	c.source = source{r: r, left: n}
 	defer func() { c.source = source{} }()
 	done, err := c.send(&c.source)
@@ -194,6 +205,7 @@ func (c *conn) send(p tcpip.Payloader) (int, error) {
 		n, terr := c.ep.Write(p, tcpip.WriteOptions{})
 		switch terr.(type) {
 		case nil:
+			c.ahead.bytes.Add(n)
 			return int(n), nil
 		case *tcpip.ErrWouldBlock:
 			<-c.out.wake

@@ -80,6 +80,44 @@ func TestFeedAndDrain(t *testing.T) {
 		a.Close()
 		b.Close()
 		w.Close()
+		if own, all := a.(*conn).ahead.bytes.Load(), w.a.ahead.Load(); own != 0 || all != 0 {
+			t.Errorf("everything has left, and %d bytes count as ahead, %d of all", own, all)
+		}
+	}
+}
+
+// Feed waits while much has not left, and goes on when enough has.
+func TestFeedStaysNear(t *testing.T) {
+	w := &wire{cut: true}
+	connect(t, w)
+	defer w.Close()
+	a, b := w.dialed(t, addrB4)
+	defer a.Close()
+	defer b.Close()
+	feed := func() (int, error) { return a.(*conn).Feed(bytes.NewReader(make([]byte, 10)), 10) }
+	c := a.(*conn)
+	w.a.ahead.Add(allAhead)
+	if n, err := feed(); n != 10 || err != nil {
+		t.Errorf("others have much to send: %d, %v", n, err)
+	}
+	c.ahead.bytes.Add(2 * oneAhead)
+	a.SetWriteDeadline(time.Now().Add(20 * time.Millisecond))
+	if n, err := feed(); n != 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("it has much to send itself: %d, %v", n, err)
+	}
+	a.SetWriteDeadline(time.Time{})
+	fed := make(chan error)
+	go func() { _, err := feed(); fed <- err }()
+	for range 2 * oneAhead / 1024 {
+		c.left(1024)
+	}
+	if err := <-fed; err != nil {
+		t.Errorf("it had: %v", err)
+	}
+	c.ahead.bytes.Add(2 * oneAhead)
+	w.a.ahead.Add(-allAhead)
+	if n, err := feed(); n != 10 || err != nil {
+		t.Errorf("nobody else has: %d, %v", n, err)
 	}
 }
 
