@@ -85,6 +85,12 @@ type Config struct {
 	// that they take by themselves first. While there are two, the second is
 	// registered as a standby. Nil: only one is ever used.
 	Interfaces func(remote netip.Addr) []netwatch.Attachment
+	// Standby keeps another encapsulation ready on the network in use, while there
+	// is no second network.
+	Standby bool
+	// ClientDecides has this client choose the encapsulation by the order of its
+	// Transports, instead of following the server's replies.
+	ClientDecides bool
 	// Through gives a Network whose sockets leave by an interface. Nil: the
 	// source address alone decides.
 	Through func(iface string) transports.Network

@@ -318,6 +318,8 @@ func (c *Client) established(now time.Time, s *ike.Session, e ike.Established) {
 		Prefer:         c.remembered,
 		Interfaces:     c.interfaces,
 		Forced:         c.forced,
+		Standby:        c.c.Standby,
+		ClientDecides:  c.c.ClientDecides,
 		Logger:         c.log,
 	})
 	for id, ca := range c.carriers {

@@ -50,6 +50,8 @@ func (t *table) client() (*Client, error) {
 	c.HTTPHost = t.optional("http_host")
 	c.Fingerprint = t.oneOf("fingerprint", "chrome", "firefox", "go")
 	c.Proxy = t.proxy()
+	c.Decides = t.oneOf("decides", "server", "client")
+	c.Standby = t.flag("standby", false)
 	if err := t.local(c); err != nil {
 		return nil, err
 	}
@@ -80,6 +82,8 @@ func (c *Client) Encode() []byte {
 		{"", "websocket_path", c.WebSocketPath},
 		{"The SOCKS5 and HTTP proxy for your programs.", "listen", c.Listen.String()},
 		{"In order of preference.", "encapsulations", c.Encapsulations},
+		{"Whose order that is: server or client.", "decides", cmp.Or(c.Decides, "server")},
+		{"Another one is kept ready, for when the one in use falls silent.", "standby", c.Standby},
 		{"debug, info, warn or error", "log_level", levelName(c.LogLevel)},
 		{"How websocket and http look from outside: with TLS or not, under which names, as which browser.", "tls", !c.NoTLS},
 		{"", "http_without_tls", !c.NoPlainHTTP},

@@ -148,6 +148,11 @@ type Client struct {
 	// PostQuantum is prefer (the default), require or never: whether keys have
 	// to be safe from quantum computers.
 	PostQuantum string
+	// Decides is server (the default) or client: whose order of preference the
+	// encapsulation is chosen by.
+	Decides string
+	// Standby keeps another encapsulation ready beside the one in use.
+	Standby bool
 	// Forward are ports of this machine that lead to targets, each written as
 	// "tcp 127.0.0.1:2222 git.example.org:22".
 	Forward []string

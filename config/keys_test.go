@@ -25,7 +25,7 @@ var samples = map[string]map[string]string{
 		"name": "phone", "server": "other.example.org:8443", "server_key": "AQECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
 		"cert_hash": strings.Repeat("ab", 32), "websocket_path": "/other", "listen": "127.0.0.1:5", "encapsulations": "tcp",
 		"enrolment": strings.Repeat("AAAB", 32), "tls": "false", "http_without_tls": "false", "server_name": "www.example.org", "http_host": "www.example.org", "verify": "webpki", "fingerprint": "go",
-		"proxy": "none", "early_data": "always", "post_quantum": "never", "offload": "false", "recovery": "false", "log_level": "debug",
+		"proxy": "none", "decides": "client", "standby": "true", "early_data": "always", "post_quantum": "never", "offload": "false", "recovery": "false", "log_level": "debug",
 		"tun": "true", "kill_switch": "true", "tun_include": "192.0.2.0/24,2001:db8::/32", "tun_exclude": "192.0.2.1",
 		"tun_lan": "false", "tun_dns": "9.9.9.9", "tun_device": "tun7", "tun_mtu": "1400",
 		"bypass":         "printer.lan, *.intranet.example.org, 192.168.1.0/24",

@@ -66,7 +66,6 @@ type registration struct {
 	simultaneous   bool
 	revision       uint16
 	selected       CarrierID // of the current registration; 0: none yet
-	sent           sent      // by the copies
 	decision       uint16    // the client's last; when it has chosen the server follows
 }
 
@@ -74,8 +73,9 @@ type registration struct {
 type bound struct {
 	id         CarrierID
 	name       transports.Name
-	generation uint64 // the registration that it belongs to; 0: adopted
-	seen       transports.Description
+	generation uint64                 // the registration that it belongs to; 0: adopted
+	left       transports.Description // as the client described it
+	seen       transports.Description // as it came
 	verdict    Verdict
 	padTo      int // of the padded copy; 0: none has come
 
@@ -158,7 +158,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 	b.carriers[c.id] = c
 	c.name, c.seen = called(m.Sent, a.Seen), clip(a.Seen)
 	c.verdict = Judge(m.Sent, c.seen)
-	b.reg.sent[c.name] = m.Sent
+	c.left = m.Sent
 	c.received += a.Bytes
 	if a.Validated {
 		c.validated = true
@@ -224,7 +224,7 @@ func (b *Binding) late(now time.Time, c *bound) bool {
 
 // register begins a new registration.
 func (b *Binding) register(now time.Time, m *regmsg.Request) {
-	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, simultaneous: m.Simultaneous, sent: make(sent)}
+	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, simultaneous: m.Simultaneous}
 	for _, c := range b.carriers {
 		c.resendAt = time.Time{}
 		if c.id != b.current.ID && c.generation < b.reg.generation && c.closeAt.IsZero() {
@@ -236,7 +236,10 @@ func (b *Binding) register(now time.Time, m *regmsg.Request) {
 // confirm takes the echo of a cookie.
 func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	c := b.carriers[a.Carrier]
-	if c == nil || c.generation != b.reg.generation {
+	// A standby or a probe may have been registered since the registration that has
+	// the data; where the mapping of that one's carrier changes, the cookie proves it.
+	other := c != nil && c.generation != b.reg.generation
+	if c == nil || other && (c.before == 0 || c.id != b.current.ID || m.Decision != 0) {
 		return fmt.Errorf("confirmation %d: %w", m.Number, ErrCarrier)
 	}
 	if !c.cookie.Equal(m.Cookie) {
@@ -252,6 +255,9 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 			old.closeAt = now.Add(grace)
 		}
 		b.do(Validate{ID: c.id})
+	}
+	if other {
+		return nil
 	}
 	if m.PaddedSize > 0 {
 		c.proven, c.resendAt = true, time.Time{}

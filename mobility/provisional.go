@@ -41,6 +41,7 @@ func (r *Registrar) Ready(now time.Time, id CarrierID) {
 	switch {
 	case used == nil:
 		r.provide(c)
+	case used.id == rd.warm: // it worked a moment ago, which no other can say
 	case r.knownBetter(c.name, used.name):
 		r.provide(c)
 	case reliable(c.name) && !reliable(used.name):

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/godwit-net/godwit/mobility/regmsg"
-	"github.com/godwit-net/godwit/transports"
 )
 
 // A NAT may change a mapping while nothing changes at the client: its packets
@@ -40,7 +39,8 @@ func (b *Binding) Rebound(now time.Time, a Arrival) error {
 	if _, err := io.ReadFull(b.cfg.Random, c.cookie[:]); err != nil {
 		return fmt.Errorf("path cookie: %w", err)
 	}
-	c.verdict = Judge(b.reg.sent[c.name], c.seen)
+	c.left = used.left
+	c.verdict = Judge(c.left, c.seen)
 	b.makeRoom()
 	b.carriers[c.id] = c
 	if b.reg.generation == c.generation {
@@ -67,6 +67,17 @@ func (b *Binding) revert(now time.Time, c *bound) {
 	}
 }
 
-// sent remembers how the client described the way it sends by each
-// encapsulation, for the verdict on a mapping that changes later.
-type sent map[transports.Name]transports.Description
+// rebound takes the reply that the server sends when it hears the client from
+// another address, by the carrier in use where that belongs to an older
+// registration: a standby or a better encapsulation was registered meanwhile. It
+// reports false for any other.
+func (r *Registrar) rebound(m *regmsg.Reply, c *carrier) bool {
+	if c == nil || c.id != r.current.ID || !c.opened || m.Code != regmsg.CodeAccepted || m.Cookie.IsZero() || m.PaddedSize > 0 || !r.round.probe && !r.round.standby {
+		return false
+	}
+	c.cookie, c.verdict, r.current.Verdict = m.Cookie, m.Verdict, m.Verdict
+	if !m.Validated {
+		r.do(Send{ID: c.id, Message: r.confirmation(c, 0, 0)})
+	}
+	return true
+}

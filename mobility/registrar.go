@@ -53,6 +53,11 @@ type RegistrarConfig struct {
 	// is registered there. Nil: there is no choice, and Open names none.
 	Interfaces func() []string
 
+	// Standby keeps another encapsulation registered beside the one in use while
+	// there is no second network, so that data moves to it at once when that falls
+	// silent. It costs a registration after each other, and keepalives.
+	Standby bool
+
 	// ClientDecides lets the client choose by its own order of preference
 	// instead of following the server's replies.
 	ClientDecides bool
@@ -293,6 +298,9 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 	}
 	c := r.carriers[id]
 	s := r.slotOf(c)
+	if s == nil && r.rebound(m, c) {
+		return nil
+	}
 	if s == nil || !c.opened || c.tries == 0 {
 		return fmt.Errorf("reply %d: %w", m.Number, ErrCarrier)
 	}

@@ -67,6 +67,7 @@ type round struct {
 	broken      bool
 	provisional CarrierID // 0: none
 	provided    bool      // there was one
+	warm        CarrierID // was ready before, as a standby; 0: none
 	shiftTo     CarrierID // takes over at shiftAt if nothing has answered by then
 	shiftAt     time.Time // zero: none does
 	shifted     bool      // a datagram encapsulation would have answered by now
@@ -140,6 +141,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 			}
 		}
 	}
+	r.enlist(now, t)
 	for _, c := range r.sorted() {
 		if s := rd.slot(c.name); s != nil && s.id == c.id {
 			c.round = rd.number
@@ -151,6 +153,9 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 		if c := r.carriers[s.id]; c != nil {
 			s.rec.Local, s.rec.Remote = c.desc.Source, c.desc.Destination
 			r.sendCopies(now, c, s)
+			if c.id == rd.warm {
+				r.provide(c)
+			}
 		} else {
 			r.open(now, s, rd.iface)
 		}

@@ -15,6 +15,11 @@ import (
 // path swallowed. A registration in between makes the standby's stale; it is
 // registered anew after that, over the carrier that is there.
 
+// Where there is one network alone, and it is asked for, another encapsulation is
+// kept so. Nothing is known of it when the one in use falls silent: all of the
+// network may be dead. So the registration that follows goes over everything as
+// ever, with a copy by the standby, and data leaves by that meanwhile.
+
 // TriggerStandby is a registration of a network that carries no data.
 const TriggerStandby Trigger = "standby"
 
@@ -24,15 +29,16 @@ type standby struct {
 	at      time.Time // register it then, if nothing else runs; zero: not
 	tries   int       // registrations that nothing answered
 	returns int       // how often data came back to the interface that the routes prefer
+	same    bool      // it is on the network in use, by another encapsulation
 }
 
 // Networks tells that interfaces may have come or gone.
 func (r *Registrar) Networks(now time.Time) {
-	if c := r.carriers[r.standby.id]; c != nil && !slices.Contains(r.interfaces(), c.iface) {
+	if c := r.carriers[r.standby.id]; c != nil && !r.standby.same && !slices.Contains(r.interfaces(), c.iface) {
 		r.standby.id = 0
 		r.close(c)
 	}
-	if r.standby.id == 0 {
+	if r.standby.id == 0 || r.standby.same && r.spare() != "" {
 		r.standby.tries, r.standby.at = 0, now
 	}
 }
@@ -90,6 +96,20 @@ func (r *Registrar) spare() string {
 	return ""
 }
 
+// beside are the encapsulations for a standby on the network in use; nil: none is
+// wanted.
+func (r *Registrar) beside() (names []transports.Name) {
+	if !r.cfg.Standby || r.carriers[r.current.ID] == nil || r.spare() != "" {
+		return nil
+	}
+	for _, n := range r.usual() {
+		if n != r.current.Name {
+			names = append(names, n)
+		}
+	}
+	return names
+}
+
 // standbyAt is when the standby is to be registered; zero: not now.
 func (r *Registrar) standbyAt() time.Time {
 	if r.standby.at.IsZero() || r.waiting != "" || r.current.ID == 0 || r.round == nil || !r.round.rec.Done || !r.round.decideAt.IsZero() {
@@ -104,10 +124,14 @@ func (r *Registrar) standbyAt() time.Time {
 // beginStandby starts the registration of the second network.
 func (r *Registrar) beginStandby(now time.Time) {
 	r.standby.at = time.Time{}
-	iface := r.spare()
+	iface, names := r.spare(), r.usual()
+	same := r.beside()
 	keep := r.carriers[r.standby.id]
-	if keep != nil && keep.iface != iface {
+	if keep != nil && (r.standby.same != (len(same) > 0) || !r.standby.same && keep.iface != iface) {
 		keep = nil
+	}
+	if r.standby.same = len(same) > 0; r.standby.same {
+		iface, names = r.carriers[r.current.ID].iface, same
 	}
 	if keep == nil {
 		r.standby.id = 0
@@ -117,11 +141,10 @@ func (r *Registrar) beginStandby(now time.Time) {
 			r.close(c)
 		}
 	}
-	if iface == "" {
+	if iface == "" && !r.standby.same {
 		return
 	}
 	r.pace(now)
-	names := r.usual()
 	if keep != nil {
 		names = []transports.Name{keep.name}
 	}
@@ -159,10 +182,10 @@ func (r *Registrar) endStandby(now time.Time) {
 // afterRound has the standby registered anew after another registration.
 func (r *Registrar) afterRound(now time.Time) {
 	used, c := r.carriers[r.current.ID], r.carriers[r.standby.id]
-	if used != nil && c != nil && c.iface == used.iface {
-		r.standby.id = 0 // it has become the network in use
+	if used != nil && c != nil && c.iface == used.iface && (!r.standby.same || c.name == used.name) {
+		r.standby.id = 0 // it has become the network in use, or the encapsulation
 	}
-	if r.spare() != "" {
+	if r.spare() != "" || len(r.beside()) > 0 {
 		r.standby.at = now
 	}
 }
@@ -171,7 +194,7 @@ func (r *Registrar) afterRound(now time.Time) {
 // zero: not.
 func (r *Registrar) returnAt() time.Time {
 	rd := r.round
-	if rd == nil || !rd.standby || rd.switched || !rd.rec.Done {
+	if rd == nil || !rd.standby || rd.switched || !rd.rec.Done || r.standby.same {
 		return time.Time{}
 	}
 	used, c := r.carriers[r.current.ID], r.carriers[r.standby.id]
@@ -185,7 +208,7 @@ func (r *Registrar) returnAt() time.Time {
 // names, and tells the server. It reports false when there is none that fits.
 func (r *Registrar) takeStandby(now time.Time, t Trigger) bool {
 	rd := r.round
-	if rd == nil || !rd.standby || rd.switched {
+	if rd == nil || !rd.standby || rd.switched || r.standby.same {
 		return false
 	}
 	c := r.bestProven()
@@ -227,6 +250,23 @@ func (r *Registrar) takeStandby(now time.Time, t Trigger) bool {
 	r.do(Use{ID: c.id, Verdict: c.verdict, Validated: true, Provisional: true})
 	r.decide(now, c, false)
 	return true
+}
+
+// enlist has the standby on the network in use take part in the round that begins.
+// After a change of address or sleep it is as good as any other: it goes.
+func (r *Registrar) enlist(now time.Time, t Trigger) {
+	c := r.carriers[r.standby.id]
+	if c == nil || !r.standby.same || t == TriggerClimb {
+		return
+	}
+	r.standby.id = 0
+	s := r.round.slot(c.name)
+	if t != TriggerSilence && t != TriggerSocket || s == nil {
+		return
+	}
+	c.proven, c.known, c.tries, c.asked = false, false, 0, now
+	s.id, r.round.warm = c.id, c.id
+	s.rec.Local, s.rec.Remote = c.desc.Source, c.desc.Destination
 }
 
 // taken follows the server's consent to a standby that has taken over: its

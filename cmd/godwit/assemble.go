@@ -232,6 +232,9 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		NoOffload:  d.Config.NoOffload,
 		NoRecovery: d.Config.NoRecovery,
 
+		Standby:       d.Config.Standby,
+		ClientDecides: d.Config.Decides == "client",
+
 		PostQuantum: postQuantum[d.Config.PostQuantum],
 
 		EarlyData: client.EarlyData(d.Config.EarlyData),

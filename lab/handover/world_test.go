@@ -71,6 +71,7 @@ type world struct {
 	cert      tls.Certificate
 	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
 	only      []transports.Transport                          // of clients that join; the usual ones if nil
+	adjust    func(*client.Config)                            // of clients that join, if set
 	allowPort func(user, network string, at netip.AddrPort) bool
 	log       io.Writer  // takes what is logged at level info, if set
 	ended     chan error // takes what clients end with, if set
@@ -235,7 +236,7 @@ func (w *world) join(name string, number byte) *mobile {
 			list[i] = w.wrap(t)
 		}
 	}
-	c, err := client.New(client.Config{
+	config := client.Config{
 		Logger:       w.logger(name),
 		Network:      h,
 		Transports:   list,
@@ -254,7 +255,11 @@ func (w *world) join(name string, number byte) *mobile {
 		IKELifetime:   w.ikeLife,
 		ChildLifetime: w.childLife,
 		PostQuantum:   w.postQuantum,
-	})
+	}
+	if w.adjust != nil {
+		w.adjust(&config)
+	}
+	c, err := client.New(config)
 	if err != nil {
 		w.t.Fatal(err)
 	}
