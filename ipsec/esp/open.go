@@ -205,22 +205,24 @@ func (in *Inbound) Stats() Stats {
 
 // What a ReceiveState tells, in packets.
 const (
-	maxState = 1024 // of which some are missing
-	// stateReach is how far down nothing is missing where that holds. A second of
-	// a fast link is that many packets, and what a state does not tell of is sent
-	// again after a move.
+	maxState = 1024 // one by one
+	farGroup = 64   // together, further down
+	// stateReach is how far down it tells anything. A second of a fast link is
+	// that many packets, and what a state does not tell of is sent again after a
+	// move.
 	stateReach = 8192
+	farGroups  = (stateReach - maxState) / farGroup
+	maxMissing = (maxState + farGroups) / 8 // bytes
 )
 
 // A ReceiveState says which packets of an SA have arrived.
 type ReceiveState struct {
 	// Highest is the highest sequence number that has arrived; 0 for none.
 	Highest uint64
-	// Missing is a bitmap: bit i, counted from the most significant bit of the
-	// first byte, is set if Highest-1-i has not arrived. It has no more than
-	// 1024 bits. With all of them nothing is known of what is below; otherwise
-	// it has no zero bytes at its end, and nothing else is missing of the 8192
-	// packets below Highest.
+	// Missing is a bitmap, of bits counted from the most significant of the
+	// first byte. Each of the first 1,024, i, is set if Highest-1-i has not
+	// arrived; each of the 112 behind them, j, if that holds for one of the 64
+	// packets from Highest-1025-64*j downwards. It has no zero bytes at its end.
 	Missing []byte
 }
 
@@ -234,13 +236,15 @@ func (r ReceiveState) Arrived(seq uint64) (arrived, known bool) {
 		return seq == r.Highest, true
 	}
 	i := r.Highest - 1 - seq
-	if i >= stateReach || i >= maxState && len(r.Missing) >= maxState/8 {
+	far := i >= maxState
+	switch {
+	case i >= stateReach:
 		return false, false
+	case far:
+		i = maxState + (i-maxState)/farGroup
 	}
-	if i/8 >= uint64(len(r.Missing)) {
-		return true, true
-	}
-	return r.Missing[i/8]&(0x80>>(i%8)) == 0, true
+	missing := i/8 < uint64(len(r.Missing)) && r.Missing[i/8]&(0x80>>(i%8)) != 0
+	return !missing, !missing || !far
 }
 
 // Progress is the highest sequence number that has arrived, and how many packets

@@ -83,7 +83,7 @@ func (w *window) state() ReceiveState {
 		return r
 	}
 	n := min(w.highest-w.bottom(), maxState)
-	var missing [maxState / 8]byte
+	var missing [maxMissing]byte
 	used := uint64(0)
 	for i := uint64(0); i < n; {
 		// Take a word's worth at a time, from seq downwards.
@@ -102,10 +102,14 @@ func (w *window) state() ReceiveState {
 		}
 		i += k
 	}
-	// A whole bitmap tells of itself alone; a shorter one also says that nothing
-	// is missing further down.
-	if w.gap(w.highest-1-n, stateReach-maxState) {
-		used = maxState / 8
+	// Further down, a bit stands for many.
+	if w.highest > maxState+1 && w.gap(w.highest-1-maxState, stateReach-maxState) {
+		for g := uint64(0); g < farGroups && w.highest > maxState+1+g*farGroup; g++ {
+			if w.gap(w.highest-1-maxState-g*farGroup, farGroup) {
+				missing[(maxState+g)/8] |= 0x80 >> (g % 8)
+				used = (maxState+g)/8 + 1
+			}
+		}
 	}
 	if used > 0 {
 		r.Missing = append([]byte(nil), missing[:used]...)

@@ -49,7 +49,7 @@ func TestWindowAgainstModel(t *testing.T) {
 		if s.Highest != highest {
 			t.Fatalf("Highest is %d, want %d", s.Highest, highest)
 		}
-		if n := len(s.Missing); n > maxState/8 || n > 0 && n < maxState/8 && s.Missing[n-1] == 0 {
+		if n := len(s.Missing); n > maxMissing || n > 0 && s.Missing[n-1] == 0 {
 			t.Fatalf("Missing has %d bytes: %x", n, s.Missing)
 		}
 		// What lies further down is told only where it is true.
@@ -127,11 +127,11 @@ func TestReceiveState(t *testing.T) {
 	}
 	w.mark(5000)
 	s = w.state()
-	if len(s.Missing) != 128 {
-		t.Errorf("Missing has %d bytes, want all 128", len(s.Missing))
+	if len(s.Missing) != maxMissing-6 {
+		t.Errorf("Missing has %d bytes, want %d", len(s.Missing), maxMissing-6)
 	}
 	if _, known := s.Arrived(5000 - 1 - 1024); known {
-		t.Error("a packet 1025 below the highest is known")
+		t.Error("one of 64 packets that are missing is known")
 	}
 	// While nothing is missing far down, a state tells of that, too.
 	w = newWindow(DefaultWindow)
@@ -151,11 +151,22 @@ func TestReceiveState(t *testing.T) {
 	if _, known := s.Arrived(20001 - 8193); known {
 		t.Error("a packet further down than a state tells of is known")
 	}
-	for seq := uint64(20002); seq < 20001+8192; seq++ {
+	// With one missing there, little is unknown.
+	for seq := uint64(20002); seq < 22000; seq++ {
 		w.mark(seq)
 	}
 	s = w.state()
-	if _, known := s.Arrived(s.Highest - 1026); known || len(s.Missing) != 128 {
-		t.Errorf("with one missing far down, its neighbours are known; %d bytes", len(s.Missing))
+	unknown := 0
+	for seq := s.Highest - 8192; seq < s.Highest; seq++ {
+		arrived, known := s.Arrived(seq)
+		if !known {
+			unknown++
+		}
+		if known && arrived != (seq != 20000) {
+			t.Errorf("Arrived(%d) is %v", seq, arrived)
+		}
+	}
+	if _, known := s.Arrived(20000); known || unknown != 64 {
+		t.Errorf("%d packets are unknown, want 64 and the missing one among them", unknown)
 	}
 }

@@ -34,7 +34,7 @@ import (
 //	|   byte, is set if the highest but 1 + i has not arrived ...   |
 //	+---------------------------------------------------------------+
 //
-// Missing has no more than 128 bytes.
+// Missing is that of a registration, of no more than 142 bytes.
 type report struct {
 	state   regmsg.ReceiveState
 	bytes   uint64
@@ -46,7 +46,7 @@ const (
 	reportType    = 0x91
 	reportVersion = 1
 	reportHeader  = 32
-	maxMissing    = 128
+	maxMissing    = regmsg.MaxMissing
 )
 
 func (r *report) append(b []byte) []byte {

@@ -38,7 +38,7 @@ const (
 	MaxNames        = 16  // encapsulations supported or offered
 	MaxNameLen      = 32  // bytes of an encapsulation's name
 	MaxString       = 255 // bytes of an authority, a path or a proxy
-	MaxMissing      = 128 // bytes of the receive state's bitmap
+	MaxMissing      = 142 // bytes of the receive state's bitmap
 	MaxMessage      = 4096
 	CookieLen       = 16
 	MaxPaddedPacket = 65535
@@ -164,7 +164,8 @@ type ReceiveState struct {
 	SPI     uint32 // the SA; zero if nothing is said
 	Highest uint64 // highest sequence number received
 	// Missing is a bitmap: bit i, the most significant of each byte first, is
-	// set when Highest-1-i has not arrived. At most MaxMissing bytes.
+	// set when Highest-1-i has not arrived; from the 1,025th on a bit stands for
+	// 64 packets. At most MaxMissing bytes.
 	Missing []byte
 }
 
