@@ -171,6 +171,8 @@ func (c *Client) Run(ctx context.Context) error {
 		SendFailed: c.sendFailed,
 		MTU:        tunnel.InnerMTU,
 		Recover:    !c.c.NoRecovery,
+
+		FlightBytes: c.c.ReplayBytes,
 	})
 	c.watch()
 	c.owner.Post(c.connect)

@@ -59,6 +59,9 @@ type Config struct {
 	// NoRecovery leaves packets that are lost on the way to the TCP inside, and
 	// the rate of the path too. Both ends need recovery for either to have it.
 	NoRecovery bool
+	// ReplayBytes bounds what is kept of what was sent, to be sent again after a
+	// move; 0 means link.DefaultFlightBytes.
+	ReplayBytes int
 
 	// EarlyData says when a stream's first bytes need not wait for the
 	// destination; the default is EarlyKnown.

@@ -130,7 +130,7 @@ func (c *Client) use(a mobility.Use) {
 // replay sends again what the server has not received, if a path was lost:
 // elsewhere what is under way arrives.
 func (c *Client) replay(r *regmsg.Reply, asked time.Time) {
-	if l := c.registrar.Last(); l.Number == 0 || !l.Trigger.Loses() {
+	if l := c.registrar.Last(); l.Number == 0 || !l.Trigger.Loses() || l.Overlap {
 		return
 	}
 	c.inner.Load().stack.Resume()

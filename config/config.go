@@ -53,6 +53,9 @@ var (
 // DefaultExpiry is how long a link may be used for the first time.
 const DefaultExpiry = 7 * 24 * time.Hour
 
+// replayMemory is the ReplayMemory where none is named, in MiB.
+const replayMemory = 16
+
 // DefaultEncapsulations are the encapsulations in use when none are named, in
 // order of preference.
 func DefaultEncapsulations() []string { return []string{"udp", "tcp", "websocket", "http"} }
@@ -92,6 +95,9 @@ type Server struct {
 	// NoRecovery, the key recovery turned round, leaves packets that are lost on
 	// the way to the TCP inside.
 	NoRecovery bool
+	// ReplayMemory is how much of what was sent is kept for each peer, to be sent
+	// again after a move, at most, in MiB, from 1 to 1024; 16 by default.
+	ReplayMemory int
 	// LogLevel is info by default.
 	LogLevel slog.Level
 	// IKEv2 is what the server is to IKEv2 clients that are not godwit; nil
@@ -170,6 +176,9 @@ type Client struct {
 	// NoRecovery, the key recovery turned round, leaves packets that are lost on
 	// the way to the TCP inside.
 	NoRecovery bool
+	// ReplayMemory is how much of what was sent is kept for each peer, to be sent
+	// again after a move, at most, in MiB, from 1 to 1024; 16 by default.
+	ReplayMemory int
 	// LogLevel is info by default.
 	LogLevel slog.Level
 }

@@ -77,7 +77,7 @@ func TestEncodeParsesBack(t *testing.T) {
 		Endpoint: "[2001:db8::1]:8443", Listen: netip.MustParseAddrPort("0.0.0.0:4500"),
 		Allow: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		Pool4: netip.MustParsePrefix("172.20.0.0/24"), Pool6: netip.MustParsePrefix("fd00::/100"),
-		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", PostQuantum: "require", LogLevel: slog.LevelWarn, NoOffload: true,
+		Encapsulations: []string{"websocket", "udp"}, WebSocketPath: "/a/b.c~d_e-f", PostQuantum: "require", LogLevel: slog.LevelWarn, NoOffload: true, ReplayMemory: 3,
 		Metrics: netip.MustParseAddrPort("127.0.0.1:9464"),
 		Web: Web{
 			Site: "http://127.0.0.1:8080", RedirectHTTP: true, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.1/32")},

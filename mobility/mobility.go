@@ -143,7 +143,13 @@ type Record struct {
 	Revision uint16
 	Duration time.Duration // from Started until the data first moved
 	Done     bool          // nothing more will come of it
+	// Overlap says that the path before worked when it was left: what was under
+	// way arrives.
+	Overlap bool
 }
+
+// loses holds if what was under way by the path before may be lost.
+func (r *Record) loses() bool { return r.Trigger.Loses() && !r.Overlap }
 
 // A CopyRecord tells of the copies sent by one encapsulation.
 type CopyRecord struct {

@@ -134,6 +134,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 		rd.broken = r.cfg.Usable == nil || !r.cfg.Usable()
 	}
 	rd.simultaneous = t == TriggerAddress && !rd.broken && r.current.ID != 0
+	rd.rec.Overlap = rd.simultaneous
 	if t == TriggerConnect {
 		for _, c := range r.sorted() {
 			if s := rd.slot(c.name); c.round == 0 && s != nil && (s.id == 0 || c.id == r.current.ID) {
@@ -292,7 +293,7 @@ func (r *Registrar) request(c *carrier) regmsg.Request {
 		Trigger: regmsg.TriggerOf(string(r.round.rec.Trigger)),
 	}
 	// Where no path was lost, what is under way arrives and need not come twice.
-	if r.cfg.ReceiveState != nil && r.round.rec.Trigger.Loses() {
+	if r.cfg.ReceiveState != nil && r.round.rec.loses() {
 		m.Received = r.cfg.ReceiveState()
 	}
 	return m

@@ -219,12 +219,17 @@ func (r *Registrar) takeStandby(now time.Time, t Trigger) bool {
 	if !slices.Contains(is, c.iface) {
 		return false
 	}
+	overlap := false
 	switch t {
-	case TriggerSocket, TriggerSilence, TriggerClimb:
+	case TriggerSocket, TriggerSilence:
+	case TriggerClimb:
+		overlap = true
 	case TriggerAddress:
+		used := r.carriers[r.current.ID]
+		overlap = used != nil && slices.Contains(is, used.iface)
 		// An interface that is there still leads somewhere else now; that is
 		// for a registration of its own to find out.
-		if used := r.carriers[r.current.ID]; used != nil && is[0] != c.iface && slices.Contains(is, used.iface) {
+		if overlap && is[0] != c.iface {
 			return false
 		}
 		r.standby.returns = 0
@@ -238,6 +243,7 @@ func (r *Registrar) takeStandby(now time.Time, t Trigger) bool {
 	rec := &Record{
 		Number: rd.number, Trigger: t, Started: now, Copies: []CopyRecord{*s.rec},
 		Selected: c.name, Verdict: c.verdict, Revision: rd.rec.Revision, Done: true,
+		Overlap: overlap,
 	}
 	rd.rec.Done = true
 	rd.rec, rd.slots = rec, []*slot{s}

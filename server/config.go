@@ -90,6 +90,9 @@ type Config struct {
 	// NoRecovery leaves packets that are lost on the way to the TCP inside, and
 	// the rate of the path too. Both ends need recovery for either to have it.
 	NoRecovery bool
+	// ReplayBytes bounds what is kept of what was sent, to be sent again after a
+	// move; 0 means link.DefaultFlightBytes.
+	ReplayBytes int
 
 	// Datagrams relays clients' UDP; nil has none.
 	Datagrams interface {

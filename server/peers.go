@@ -212,6 +212,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 			Elsewhere:    s.elsewhere(p, e.Peer),
 			MTU:          tunnel.InnerMTU,
 			Recover:      !s.c.NoRecovery,
+			FlightBytes:  s.c.ReplayBytes,
 		})
 		s.peers[u.Name] = p
 	}

@@ -61,6 +61,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		NoOffload:      d.Config.NoOffload,
 		PostQuantum:    postQuantum[d.Config.PostQuantum],
 		NoRecovery:     d.Config.NoRecovery,
+		ReplayBytes:    d.Config.ReplayMemory << 20,
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
 			return user(d.LookupClient(key, time.Now()))
 		},
@@ -221,16 +222,17 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		}
 	}
 	return client.Config{
-		Logger:     logger,
-		Network:    system.New(),
-		Transports: list,
-		Server:     d.Config.Server,
-		ServerKey:  d.Config.ServerKey,
-		PrivateKey: d.Key,
-		Enrolment:  d.Config.Enrolment,
-		Mark:       knock.NewKey(d.Config.ServerKey, d.Config.WebSocketPath).Mark,
-		NoOffload:  d.Config.NoOffload,
-		NoRecovery: d.Config.NoRecovery,
+		Logger:      logger,
+		Network:     system.New(),
+		Transports:  list,
+		Server:      d.Config.Server,
+		ServerKey:   d.Config.ServerKey,
+		PrivateKey:  d.Key,
+		Enrolment:   d.Config.Enrolment,
+		Mark:        knock.NewKey(d.Config.ServerKey, d.Config.WebSocketPath).Mark,
+		NoOffload:   d.Config.NoOffload,
+		NoRecovery:  d.Config.NoRecovery,
+		ReplayBytes: d.Config.ReplayMemory << 20,
 
 		Standby:       d.Config.Standby,
 		ClientDecides: d.Config.Decides == "client",

@@ -12,8 +12,12 @@ import (
 	"github.com/godwit-net/godwit/tunnel"
 )
 
-// DefaultFlightBytes bounds the sent packets that are kept for a replay.
-const DefaultFlightBytes = 4 << 20
+// DefaultFlightBytes bounds the sent packets that are kept for a replay, however
+// much the path holds.
+const DefaultFlightBytes = 16 << 20
+
+// leastFlight is kept in any case, in bytes, as far as Config.FlightBytes allows.
+const leastFlight = 1 << 20
 
 const (
 	// flightIdle is how long after the last packet the flight is kept when the
@@ -69,7 +73,7 @@ func (f *flight) add(e sent) {
 		e.packet.Release()
 		return
 	}
-	for f.count > 0 && f.bytes+e.size > f.link.c.FlightBytes {
+	for f.count > 0 && (f.bytes+e.size > f.link.c.FlightBytes || f.bytes > leastFlight && f.old()) {
 		f.drop()
 	}
 	if f.count == len(f.ring) {
@@ -90,6 +94,20 @@ func (f *flight) add(e sent) {
 			f.timer.Reset(flightIdle)
 		}
 	}
+}
+
+// old holds if the oldest packet is of no use any more: the peer has been heard so
+// long after it that what it has lost by now is known. So a flight has what leaves in
+// that time: a few times the product of rate and round trip, and in an outage
+// everything since. The caller holds mu.
+func (f *flight) old() bool {
+	v := &f.link.life
+	e := &f.ring[f.head]
+	lasts := 2*time.Duration(v.rtt.Load()) + v.limit() + 2*AckDelay
+	if e.by != nil && !datagrams(e.by) {
+		lasts += flightIdle // it may have waited in the system
+	}
+	return e.at < v.in.Load()-int64(lasts)
 }
 
 // drop releases the oldest packet; the caller holds mu.

@@ -36,7 +36,7 @@ const (
 )
 
 // DefaultQueueBytes bounds the packets that wait for a carrier.
-const DefaultQueueBytes = 8 << 20
+const DefaultQueueBytes = 16 << 20
 
 // A Config says what a Link does with what comes out of it. Its functions are
 // called on the carriers' readers and must not block for long.
@@ -66,7 +66,7 @@ type Config struct {
 
 	MTU         int // largest inner packet on a datagram encapsulation, in bytes
 	QueueBytes  int // 0 means DefaultQueueBytes
-	FlightBytes int // 0 means DefaultFlightBytes
+	FlightBytes int // most that is kept for a replay; 0 means DefaultFlightBytes
 }
 
 // Stats counts what went through a link since it was made.

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
+	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 )
@@ -179,5 +181,41 @@ func TestReplayRate(t *testing.T) {
 		if got := replayRate(tt.left, tt.seen); got != tt.want {
 			t.Errorf("data left at %.0f, %.0f was seen: %.0f, want %.0f", tt.left, tt.seen, got, tt.want)
 		}
+	}
+}
+
+// The flight has what left in the time that it takes to know of a loss, and
+// everything while the peer is not heard, up to its bound.
+func TestFlightFollowsTheRate(t *testing.T) {
+	l := New(Config{Table: new(Table), FlightBytes: 8 << 20})
+	defer l.Close()
+	l.life.rtt.Store(int64(200 * time.Millisecond))
+	out, err := esp.NewOutbound(1, esp.AES128GCM, make([]byte, esp.AES128GCM.KeyLen()), false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, n := clock.Now(), uint32(0)
+	send := func(bytes int, heard bool) {
+		for range bytes / 1000 {
+			now += int64(500 * time.Microsecond) // 2 MB/s
+			if heard {
+				l.life.in.Store(now)
+			}
+			l.flight.add(sent{packet: packet(n, 1000), size: 1000, out: out, first: uint64(n), n: 1, at: now})
+			n++
+		}
+	}
+	// Two round trips, three of silence, and what an answer may be late: 1.2 s.
+	send(20e6, true)
+	if got := l.flight.kept(); got < 2.39e6 || got > 2.41e6 {
+		t.Errorf("%d bytes are kept, want 2,400,000", got)
+	}
+	send(4e6, false)
+	if got := l.flight.kept(); got < 6.3e6 {
+		t.Errorf("after an outage %d bytes are kept, want 6,400,000", got)
+	}
+	send(4e6, false)
+	if got := l.flight.kept(); got > 8<<20 || got < 8<<20-2000 {
+		t.Errorf("then %d bytes are kept, want %d", got, 8<<20)
 	}
 }
