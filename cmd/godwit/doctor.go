@@ -34,6 +34,8 @@ type diagnosis struct {
 	Running bool   `json:"running"` // a client runs here, and was asked
 	Ways    []way  `json:"encapsulations"`
 	direct
+	// Portal tells of somebody who answers in the server's place.
+	Portal *client.PortalStatus `json:"portal,omitempty"`
 	// Machine tells how the whole machine is led through the tunnel, where it is.
 	Machine *machine.Status `json:"machine,omitempty"`
 	// Left says that a client was killed and what it had changed of the machine is
@@ -201,6 +203,7 @@ func settled(ctx context.Context, number uint32, patience time.Duration, ask fun
 
 // judge makes the table of what was seen.
 func (f *diagnosis) judge(names []string, s client.Status) {
+	f.Portal = s.Portal
 	copies := map[string]client.Copy{}
 	if n := len(s.Registrations); n > 0 {
 		for _, c := range s.Registrations[n-1].Copies {
@@ -254,6 +257,8 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 		return "connect", f.ConnectError
 	case name == string(transports.WebSocket) && f.TLSError != "":
 		return "tls", f.TLSError
+	case name == string(transports.HTTP) && c.Error == "" && f.Portal != nil:
+		return "request", f.Portal.Evidence
 	case name == string(transports.HTTP) && c.Error != "":
 		return "request", strings.Join(strings.Fields(c.Error), " ")
 	case name == string(transports.WebSocket) && c.Error != "":
@@ -304,6 +309,13 @@ func (f *diagnosis) print(w io.Writer) error {
 	}
 	if f.Left {
 		fmt.Fprintln(w, "A client was killed that had led this machine through its tunnel: run godwit client cleanup, or start it again.")
+	}
+	if p := f.Portal; p != nil {
+		look := "Open any page in a browser"
+		if p.URL != "" {
+			look = "Open " + p.URL + " in a browser"
+		}
+		fmt.Fprintf(w, "Somebody else answers in the server's place. %s; godwit goes on by itself when this network opens.\n", look)
 	}
 	for _, line := range f.remarks() {
 		fmt.Fprintln(w, line)

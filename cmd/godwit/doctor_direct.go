@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/godwit-net/godwit/client/nat64"
@@ -138,6 +139,9 @@ func (r *direct) lookInside(conn net.Conn, d *config.ClientDir, host string) {
 		r.Interceptor = cert.Issuer.String()
 		r.TLSError = "the certificate is not the server's: it was issued by " + cert.Issuer.String()
 	}
+	if strings.Contains(name, ":") {
+		name = "[" + name + "]"
+	}
 	req, err := http.NewRequest(http.MethodHead, "https://"+name+"/", nil)
 	if err != nil || req.Write(secure) != nil {
 		return
@@ -166,7 +170,7 @@ func (r *direct) remarks() (lines []string) {
 			lines = append(lines, fmt.Sprintf("This clock and the server's differ by %v, by the Date of its web site.", off.Abs()))
 		}
 	}
-	if r.FastOpen != nil && !*r.FastOpen {
+	if r.FastOpen != nil && !*r.FastOpen && r.Interceptor == "" {
 		lines = append(lines, "TCP connections cannot begin with data: set net.ipv4.tcp_fastopen = 3 at the server, or something on the way takes the data out.")
 	}
 	return lines

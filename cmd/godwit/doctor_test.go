@@ -26,6 +26,9 @@ func TestDiagnosis(t *testing.T) {
 	}{
 		{"mixed", direct{ClockAhead: &ahead, FastOpen: &no}, status, ", full size, ok, upgrade, request", "tcp", []string{"2m0s", "tcp_fastopen", "will use tcp", "403"}},
 		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls, request", "tcp", []string{"intercepted here: CN=Office"}},
+		{"a portal", direct{Interceptor: "CN=Hotel", TLSError: "issued by CN=Hotel", FastOpen: &no}, client.Status{Portal: &client.PortalStatus{Evidence: "HTTP status 302", URL: "http://hotel.example/"}},
+			", registration, registration, tls, request", "", []string{"HTTP status 302", "Open http://hotel.example/ in a browser", "intercepted here: CN=Hotel"}},
+		{"NAT64", direct{NAT64: "64:ff9b::/96"}, status, ", full size, ok, upgrade, request", "tcp", []string{"IPv6 alone", "64:ff9b::/96"}},
 		{"no name", direct{ResolveError: "no such host"}, client.Status{}, ", resolve, resolve, resolve, resolve", "", []string{"nothing", "no such host"}},
 		{"no route", direct{RouteError: "network is unreachable"}, client.Status{}, ", route, route, route, route", "", []string{"unreachable"}},
 		{"TCP refused", direct{ConnectError: "connection refused"}, client.Status{}, ", registration, connect, connect, connect", "", []string{"refused"}},

@@ -26,6 +26,7 @@ const deaf = `
 	}`
 
 func TestUDPOnly(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
 			Out: "meta l4proto != udp counter drop",
@@ -56,6 +57,7 @@ func TestESP(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			w := tt.network
 			w.encapsulation, w.verdict = "esp", "none"
 			w.encapsulations = []string{"esp", "udp", "tcp"}
@@ -77,6 +79,7 @@ func TestESP(t *testing.T) {
 }
 
 func TestTCPOnly(t *testing.T) {
+	t.Parallel()
 	network{
 		access:        netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
 		fails:         map[string]string{"udp": "registration"},
@@ -89,6 +92,7 @@ func TestTCPOnly(t *testing.T) {
 func TestFastOpen(t *testing.T) {
 	for setting, want := range map[string]bool{"3": true, "1": false} {
 		t.Run(setting, func(t *testing.T) {
+			t.Parallel()
 			n := netns.New(t, netns.Config{Access: []netns.AccessConfig{
 				{Name: "wifi", NAT: netns.KeepPorts, Delay: lan},
 				{Name: "office", NAT: netns.KeepPorts, Delay: lan, Firewall: netns.TCPOnly},
@@ -131,6 +135,7 @@ func counterOf(t *testing.T, h *netns.Host, name string) int {
 }
 
 func TestIPv6Only(t *testing.T) {
+	t.Parallel()
 	network{
 		access:        netns.AccessConfig{Families: netns.IPv6, Delay: lan},
 		endpoint:      net.JoinHostPort(netns.ServerIPv6.String(), "443"),
@@ -140,6 +145,7 @@ func TestIPv6Only(t *testing.T) {
 }
 
 func TestOddUDPPort(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
 			Out: "udp dport != 3478 counter drop\nmeta l4proto != udp counter drop",
@@ -154,6 +160,7 @@ func TestOddUDPPort(t *testing.T) {
 // Phones' calls by Wi-Fi need IPsec's port (RFC 3948), so it passes where others do
 // not. The server that serves it too is found there in no more time.
 func TestUDPPorts(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan, Firewall: netns.Firewall{
 			Out: "udp dport != 4500 counter drop\nmeta l4proto != udp counter drop",
@@ -179,6 +186,7 @@ func TestUDPPorts(t *testing.T) {
 
 // The core stands for the home router that the server is behind.
 func TestPortForward(t *testing.T) {
+	t.Parallel()
 	network{
 		access:   netns.AccessConfig{Delay: lan},
 		endpoint: "198.51.100.77:8443",
@@ -196,6 +204,7 @@ func TestPortForward(t *testing.T) {
 }
 
 func TestSmallPacketsOnly(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.Firewall{
 			Out: "meta l4proto udp meta length > 600 counter drop",
@@ -209,6 +218,7 @@ func TestSmallPacketsOnly(t *testing.T) {
 // Nothing tells of the small MTU, so datagrams of full size are lost, and TCP has to
 // cut its segments small enough by itself.
 func TestSmallMTU(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, MTU: 1280},
 		before: func(_ *testing.T, n *netns.Network) {
@@ -221,6 +231,7 @@ func TestSmallMTU(t *testing.T) {
 }
 
 func TestUploadDead(t *testing.T) {
+	t.Parallel()
 	network{
 		// What begins a flow passes, so that the way down is open.
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Delay: lan, Firewall: netns.Firewall{

@@ -177,6 +177,8 @@ type status struct {
 		Revision uint    `json:"revision"`
 		Duration float64 `json:"duration_ms"`
 	} `json:"registrations"`
+	Portal *portalStatus `json:"portal"`
+
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
 	IKESent       uint64 `json:"ike_sent"`

@@ -104,6 +104,7 @@ func (i intermediary) start(t *testing.T, n *netns.Network) {
 // Nothing but HTTP on port 80 passes, by a proxy that is not asked for. TLS does not
 // get through there, nor anything that is not HTTP, so http does without.
 func TestPlainHTTPOnly(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Firewall: nothing},
 		before: intermediary{}.start,
@@ -117,6 +118,7 @@ func TestPlainHTTPOnly(t *testing.T) {
 
 // A proxy that does not know of upgrades leaves nothing but requests and responses.
 func TestNoUpgrade(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Firewall: nothing},
 		before: intermediary{noUpgrade: true}.start,
@@ -132,6 +134,7 @@ func TestNoUpgrade(t *testing.T) {
 // A proxy that holds whole bodies back, as those do that look for viruses, leaves
 // short ones.
 func TestWholeBodies(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Firewall: nothing},
 		before: intermediary{noUpgrade: true, whole: true}.start,
@@ -151,6 +154,7 @@ func withoutTLS(t *testing.T, c *client) {
 
 // An HTTP proxy that connects to nothing, but asks for pages, is asked for pages.
 func TestSquidWithoutConnect(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{NAT: netns.KeepPorts, Firewall: onlyProxy},
 		before: func(t *testing.T, n *netns.Network) {
@@ -161,7 +165,8 @@ acl known proxy_auth REQUIRED
 http_access deny CONNECT
 http_access allow known`)
 		},
-		joined: func(t *testing.T, c *client) { useSquid(t, c, squidAuth) },
+		joined:  func(t *testing.T, c *client) { useSquid(t, c, squidAuth) },
+		proxied: true,
 		fails: map[string]string{
 			"udp": "registration", "tcp": "registration", "websocket": "upgrade",
 		},

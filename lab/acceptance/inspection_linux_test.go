@@ -93,6 +93,7 @@ func (o overheard) Write(b []byte) (int, error) { return len(b), nil }
 // TestInspection: where all but TLS for a known name is reset, the client asks for
 // that name.
 func TestInspection(t *testing.T) {
+	t.Parallel()
 	network{
 		access: netns.AccessConfig{Delay: lan, Firewall: netns.NoTraffic},
 		before: inspect,
@@ -130,6 +131,7 @@ func TestInspection(t *testing.T) {
 // TestStealthyServer: a client as it comes finds a server that answers no strangers,
 // and a visitor finds a web site.
 func TestStealthyServer(t *testing.T) {
+	t.Parallel()
 	network{
 		access:        netns.AccessConfig{NAT: netns.RandomPorts, Delay: lan},
 		settings:      "stealth = true\n",

@@ -107,15 +107,17 @@ func serveDNS64(t *testing.T, c net.PacketConn) {
 // The client has IPv6 alone and the link names an IPv4 address, which is reached through
 // the network's NAT64.
 func TestNAT64(t *testing.T) {
+	t.Parallel()
 	network{
 		access:        netns.AccessConfig{Families: netns.IPv6, NAT: netns.KeepPorts, Delay: lan},
 		before:        func(t *testing.T, n *netns.Network) { translate(t, n, 0) },
-		encapsulation: "udp", verdict: "protocol",
+		encapsulation: "udp", verdict: "protocol", nat64: nat64Prefix + "/96",
 	}.cross(t)
 }
 
 // A download goes on where IPv4 ends and NAT64 begins, and back.
 func TestNAT64Moves(t *testing.T) {
+	t.Parallel()
 	ctx := within(t, 2*time.Minute)
 	n := netns.New(t, netns.Config{Access: []netns.AccessConfig{
 		{Name: "wifi", NAT: netns.KeepPorts, Delay: lan},

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -49,7 +50,15 @@ type network struct {
 	// all others have to pass.
 	fails         map[string]string
 	encapsulation string // that it has to settle on
-	verdict       string
+	verdict       string // of every encapsulation that passes
+	// proxied says that the client leaves by a proxy, so that doctor sees nothing of the
+	// server by itself.
+	proxied bool
+	// timeless says that the web site does not tell the time.
+	timeless bool
+	// interceptor is who issued the certificate that is seen in place of the server's,
+	// and nat64 the prefix of the network's NAT64; empty if there is none.
+	interceptor, nat64 string
 	// also looks at the running client at the end. It may be nil.
 	also func(*testing.T, *netns.Network, *client)
 }
@@ -97,14 +106,7 @@ func (w network) cross(t *testing.T) {
 func (w network) wantDiagnosis(t *testing.T, ctx context.Context, c *client) {
 	t.Helper()
 	out := must(t, c.host.Host, "doctor", "--json", "--dir", c.dir)
-	var found struct {
-		Running        bool
-		Encapsulations []struct {
-			Encapsulation, Failed, Detail, Translation string
-			Passes                                     bool
-		}
-		Use string
-	}
+	var found diagnosis
 	if err := json.Unmarshal([]byte(out), &found); err != nil {
 		t.Fatalf("doctor: %v: %s", err, out)
 	}
@@ -126,10 +128,17 @@ func (w network) wantDiagnosis(t *testing.T, ctx context.Context, c *client) {
 		case e.Encapsulation == "esp": // whether it is in use by now is a matter of time
 		case e.Failed != failed || e.Passes != (failed == ""):
 			t.Errorf("doctor says of %s: passes %v, failed at %q, want %q: %s", e.Encapsulation, e.Passes, e.Failed, failed, e.Detail)
-		case e.Passes && e.Encapsulation == w.encapsulation && e.Translation != w.verdict:
+		case !e.Passes:
+			if e.Detail == "" && failed != "registration" {
+				t.Errorf("doctor does not say why %s fails at %s", e.Encapsulation, failed)
+			}
+		case e.Translation != w.verdict:
 			t.Errorf("doctor says that %s is translated by %s, want %s", e.Encapsulation, e.Translation, w.verdict)
+		default:
+			w.wantMeasured(t, e)
 		}
 	}
+	w.wantDirect(t, found, want)
 	if !found.Running || found.Use == "" || w.encapsulation != "esp" && found.Use != w.encapsulation {
 		t.Errorf("doctor: running %v, use %q, want %q", found.Running, found.Use, w.encapsulation)
 	}
@@ -138,6 +147,76 @@ func (w network) wantDiagnosis(t *testing.T, ctx context.Context, c *client) {
 	}
 	if err := c.upload(ctx, siteURL+"/upload"); err != nil {
 		t.Errorf("after the diagnosis: %v", err)
+	}
+}
+
+// A diagnosis is what doctor --json is documented to hold.
+type diagnosis struct {
+	Running        bool
+	Encapsulations []diagnosed
+	Address        string
+	NAT64          string
+	Interceptor    string
+	ResolveError   string   `json:"resolve_error"`
+	RouteError     string   `json:"route_error"`
+	ConnectError   string   `json:"connect_error"`
+	TLSError       string   `json:"tls_error"`
+	ClockAhead     *float64 `json:"clock_ahead_s"`
+	Portal         *portalStatus
+	Use, Because   string
+}
+
+// A diagnosed is one encapsulation of a diagnosis.
+type diagnosed struct {
+	Encapsulation, Failed, Detail, Translation string
+	Passes                                     bool
+	RTTms                                      float64 `json:"rtt_ms"`
+	Size                                       int
+}
+
+// wantMeasured checks what doctor has measured of an encapsulation that passes: no
+// machine is faster than the network's delay, and packets of the size that it tells
+// fit the network.
+func (w network) wantMeasured(t *testing.T, e diagnosed) {
+	t.Helper()
+	if least := 2 * float64(w.access.Delay) / float64(time.Millisecond); e.RTTms < least || e.RTTms == 0 {
+		t.Errorf("doctor says that the round trip by %s takes %v ms, want at least %v", e.Encapsulation, e.RTTms, least)
+	}
+	mtu := w.access.MTU
+	if mtu == 0 {
+		mtu = 1500
+	}
+	datagrams := strings.HasPrefix(e.Encapsulation, "udp")
+	if datagrams && (e.Size < 1200 || e.Size > mtu) || !datagrams && e.Size != 0 {
+		t.Errorf("doctor says that packets of %d bytes pass by %s, where the MTU is %d", e.Size, e.Encapsulation, mtu)
+	}
+}
+
+// wantDirect checks what doctor has seen of the server without keys.
+func (w network) wantDirect(t *testing.T, found diagnosis, encapsulations []string) {
+	t.Helper()
+	failsAt := func(step string) bool {
+		return slices.ContainsFunc(encapsulations, func(e string) bool { return w.fails[e] == step })
+	}
+	if found.ResolveError != "" || found.RouteError != "" {
+		t.Errorf("doctor finds no way: %q, %q", found.ResolveError, found.RouteError)
+	}
+	if (found.ConnectError != "") != failsAt("connect") || (found.TLSError != "") != failsAt("tls") {
+		t.Errorf("doctor cannot connect: %q, or not by TLS: %q", found.ConnectError, found.TLSError)
+	}
+	if (found.Address == "") != w.proxied {
+		t.Errorf("doctor has the server at %q, behind a proxy: %v", found.Address, w.proxied)
+	}
+	if !strings.HasSuffix(found.Interceptor, w.interceptor) || (found.Interceptor == "") != (w.interceptor == "") {
+		t.Errorf("doctor says that TLS is intercepted by %q, want %q", found.Interceptor, w.interceptor)
+	}
+	if found.NAT64 != w.nat64 || found.Portal != nil {
+		t.Errorf("doctor has found NAT64 %q, want %q, and a portal %v", found.NAT64, w.nat64, found.Portal)
+	}
+	// The web site tells the time wherever TLS leads to it; both ends have one clock here.
+	seen := !w.proxied && !w.timeless && !failsAt("connect") && w.fails["websocket"] == ""
+	if (found.ClockAhead != nil) != seen || seen && (*found.ClockAhead < -30 || *found.ClockAhead > 30) {
+		t.Errorf("doctor has seen a clock: %v, want one: %v", found.ClockAhead, seen)
 	}
 }
 

@@ -95,12 +95,13 @@ func useSquid(t *testing.T, c *client, user string) {
 func TestSquid(t *testing.T) {
 	for _, s := range squids {
 		t.Run(s.name, func(t *testing.T) {
+			t.Parallel()
 			network{
 				access:        netns.AccessConfig{NAT: netns.KeepPorts, Firewall: onlyProxy},
 				before:        func(t *testing.T, n *netns.Network) { startSquid(t, n, s.rules) },
 				joined:        func(t *testing.T, c *client) { useSquid(t, c, s.user) },
 				fails:         map[string]string{"udp": "registration"},
-				encapsulation: "tcp", verdict: "intermediary",
+				encapsulation: "tcp", verdict: "intermediary", proxied: true,
 			}.cross(t)
 		})
 	}
