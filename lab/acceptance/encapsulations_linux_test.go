@@ -57,8 +57,7 @@ func TestESP(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			w := tt.network
+			w := tt.network // not beside others: on a busy machine ESP seems silent, and is given up here
 			w.encapsulation, w.verdict = "esp", "none"
 			w.encapsulations = []string{"esp", "udp", "tcp"}
 			w.also = func(t *testing.T, n *netns.Network, c *client) {
