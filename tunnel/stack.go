@@ -174,8 +174,8 @@ func (s *Stack) start(c *Config) error {
 		return fmt.Errorf("create the interface: %s", err)
 	}
 	s.stack.SetRouteTable([]tcpip.Route{
-		{Destination: header.IPv4EmptySubnet, NIC: nic},
-		{Destination: header.IPv6EmptySubnet, NIC: nic},
+		{Destination: header.IPv4EmptySubnet, NIC: nic, MTU: c.segments()},
+		{Destination: header.IPv6EmptySubnet, NIC: nic, MTU: c.segments()},
 	})
 	for _, a := range c.Addresses {
 		if err := s.AddAddress(a); err != nil {
