@@ -67,7 +67,7 @@ const mendedRTO = 3 * time.Second
 // doubles them with each round trip, which at 1,300 bytes each takes six round trips
 // until 100 Mbit/s are under way at 50 ms. How much leaves is the business of the link
 // below, which knows the path already or finds it out faster.
-const mendedSegments = 32 << 10
+const mendedSegments = 8 << 10
 
 // segments is the MTU for TCP; 0: the stack's. Without offload the stack would cut
 // segments into fragments.

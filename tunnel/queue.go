@@ -2,6 +2,7 @@ package tunnel
 
 import (
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/godwit-net/godwit/clock"
@@ -121,13 +122,15 @@ func (q *Queue) Take(ps []Packet) (int, error) {
 }
 
 // TakeSmall is Take for flows that have hardly anything waiting: no more than
-// they may send in their turn. It does not wait; 0 says that there are none.
-func (q *Queue) TakeSmall(ps []Packet) (n int) {
+// they may send in their turn. It does not wait; 0 says that there are none. The
+// flows of the packets in taken are passed over: those have not left yet.
+func (q *Queue) TakeSmall(ps, taken []Packet) (n int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for _, l := range []*flowList{&q.flows.fresh, &q.flows.old} {
 		for f := l.head; f != nil; f = f.next {
-			for small := f.bytes <= quantum; small && f.count > 0 && n < len(ps); n++ {
+			of := func(p Packet) bool { return p.pb != nil && p.bucket() == f.bucket }
+			for small := f.bytes <= quantum && !slices.ContainsFunc(taken, of); small && f.count > 0 && n < len(ps); n++ {
 				ps[n] = f.popHead()
 				size := ps[n].Len()
 				f.deficit -= size

@@ -205,7 +205,7 @@ func TestQueueTakeSmall(t *testing.T) {
 	fill(t, q, ports[1], 1, 100)
 	fill(t, q, ports[2], 1, 100)
 	before := q.Bytes()
-	n := q.TakeSmall(ps)
+	n := q.TakeSmall(ps, nil)
 	got := map[uint16]int{}
 	for _, p := range ps[:n] {
 		port, _ := label(p)
@@ -217,7 +217,12 @@ func TestQueueTakeSmall(t *testing.T) {
 	if q.Bytes() != before-100*n {
 		t.Errorf("%d bytes wait, of %d before %d of 100 were taken", q.Bytes(), before, n)
 	}
-	if n := q.TakeSmall(ps); n != 0 {
+	if n := q.TakeSmall(ps, nil); n != 0 {
 		t.Errorf("%d more", n)
+	}
+	// What follows something that has not left yet stays behind it.
+	fill(t, q, ports[1], 1, 100)
+	if n := q.TakeSmall(ps[n:], ps[:n]); n != 0 {
+		t.Errorf("%d overtake their own flow", n)
 	}
 }

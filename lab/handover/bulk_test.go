@@ -71,6 +71,7 @@ func (m *mobile) bulk(n int, down bool) func() []time.Time {
 	if down {
 		go receive(c)
 	} else {
+		go io.Copy(io.Discard, c) // as applications do; what they close unread is reset
 		go send(c)
 	}
 	return func() []time.Time { return <-times }

@@ -50,13 +50,24 @@ func TestLossyLink(t *testing.T) {
 					l := tt.link
 					l.Delay = tt.r / 2
 					w.wifi.SetLink(l)
+					begin := time.Now()
 					at := m.bulk(tt.size, way == "down")()
+					whole := func() float64 {
+						return float64(tt.size) / at[len(at)-1].Sub(begin).Seconds() / (float64(l.Rate) * (1 - l.Loss) * payload)
+					}
+					cold := whole()
 					got := float64(tt.size) * 0.8 / at[len(at)-1].Sub(at[1]).Seconds()
 					share := got / (float64(l.Rate) * (1 - l.Loss) * payload)
 					t.Logf("%.1f Mbit/s, %.0f %% of what the link carries", got/mbit, 100*share)
 					if share < tt.share {
 						t.Errorf("%.1f Mbit/s are %.0f %% of what the link carries, want %.0f %%", got/mbit, 100*share, 100*tt.share)
 					}
+					begin = time.Now()
+					at = m.bulk(tt.size, way == "down")()
+					if l.Loss == 0 && l.Jitter == 0 && cold < 0.8 {
+						t.Errorf("with the start %.0f %%, want 80 %%", 100*cold)
+					}
+					t.Logf("start included: %.0f %%; where the rate was known: %.0f %%", 100*cold, 100*whole())
 					if p := m.client.Status().Path; p == nil || p.Encapsulation != "udp" {
 						t.Errorf("path %+v", p)
 					}

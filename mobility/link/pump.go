@@ -18,6 +18,8 @@ const (
 	// much as one segmentation-offload send takes.
 	flushBytes = 60 << 10
 	takeMax    = 32
+	// smallPackets go at a time between the pieces of a larger one.
+	smallPackets = 4
 	// retryAfter is the wait before a carrier that refused data is tried again
 	// when no other has come into use.
 	retryAfter = 100 * time.Millisecond
@@ -31,7 +33,9 @@ type buffers struct {
 	replays     uint64 // Link.replays when the first of sealed was sealed
 	path        *path  // that it was sealed for
 	out         *esp.Outbound
-	pacer       *pacer // while a replay leaves
+	pacer       *pacer          // while a replay leaves
+	taken       []tunnel.Packet // from the queue, the one that leaves first
+	small       bool            // holds what goes between the pieces of another packet
 }
 
 var bufferPool = sync.Pool{New: func() any {
@@ -60,7 +64,7 @@ func (l *Link) pump(generation int64) {
 		again, n := l.recovery.pending(), 0
 		if again {
 			// What is lost comes first, but for what must not wait behind much.
-			n = l.queue.TakeSmall(ps)
+			n = l.queue.TakeSmall(ps, nil)
 		} else {
 			var err error
 			if n, err = l.queue.Take(ps); err != nil {
@@ -71,8 +75,9 @@ func (l *Link) pump(generation int64) {
 		l.replayNow(b)
 		for i := range ps[:n] {
 			l.bytesSent.Add(uint64(ps[i].Len()))
+			b.taken = ps[i:n]
 			l.seal(b, ps[i], nil, nil)
-			ps[i] = tunnel.Packet{}
+			b.taken, ps[i] = nil, tunnel.Packet{}
 			if len(b.sealed) >= flushBytes || i == n-1 {
 				l.flush(b)
 			}
@@ -126,6 +131,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 		if n < len(rest) || len(rest) < len(b.segs) {
 			l.flush(b)
 			l.waitTurn()
+			l.sendSmall(b)
 			now := l.waitPath(0)
 			if now == nil {
 				break
@@ -144,6 +150,29 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 		}
 	}
 	pkt.Release()
+}
+
+// sendSmall sends what must not wait for the rest of the packet in b: on a slow
+// path that can take a good part of a second.
+func (l *Link) sendSmall(b *buffers) {
+	if b.small {
+		return
+	}
+	var ps [smallPackets]tunnel.Packet
+	n := l.queue.TakeSmall(ps[:], b.taken)
+	if n == 0 {
+		return
+	}
+	s := bufferPool.Get().(*buffers)
+	s.small = true
+	for _, p := range ps[:n] {
+		l.bytesSent.Add(uint64(p.Len()))
+		l.seal(s, p, nil, nil)
+	}
+	l.flush(s)
+	s.small = false
+	bufferPool.Put(s)
+	l.waitTurn()
 }
 
 // lowest is the n lowest bits that are set in mask.
