@@ -271,6 +271,14 @@ func (c *conn) SetLinger(seconds int) error {
 	return nil
 }
 
+// Delivered tells whether the peer has acknowledged all of what was written, or
+// will never do so. It leaves the connection without room for more, so it is for
+// when all is written.
+func (c *conn) Delivered() bool {
+	c.ep.SocketOptions().SetSendBufferSize(1, false)
+	return c.ep.Readiness(waiter.WritableEvents) != 0
+}
+
 func (c *conn) LocalAddr() net.Addr  { return address(c.ep.GetLocalAddress()) }
 func (c *conn) RemoteAddr() net.Addr { return address(c.ep.GetRemoteAddress()) }
 

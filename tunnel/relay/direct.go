@@ -46,59 +46,54 @@ func under(c net.Conn) (below net.Conn, pending bool) {
 // direct copies as copyUntilEnd does, without a buffer in between, if one of
 // the two is a socket of the system and the other one can do it. Otherwise done is
 // false and nothing was copied; again says that it may be worth another try.
-func direct(dst, src net.Conn, half *atomic.Bool) (total int64, done, again bool, err error) {
+func direct(dst, src net.Conn, half *atomic.Bool) (done, again bool, err error) {
 	to, later1 := under(dst)
 	from, later2 := under(src)
 	if f, ok := to.(Feeder); ok && !later2 {
 		if s := newSocket(from); s != nil {
-			total, err = feed(dst, f, src, s, half)
-			return total, true, false, err
+			return true, false, feed(dst, f, src, s, half)
 		}
 	}
 	if d, ok := from.(Drainer); ok && !later1 {
 		if s := newSocket(to); s != nil {
-			total, err = drain(dst, s, src, d, half)
-			return total, true, false, err
+			return true, false, drain(dst, s, src, d, half)
 		}
 	}
-	return 0, false, later1 || later2, nil
+	return false, later1 || later2, nil
 }
 
 // feed copies from a socket.
-func feed(dst net.Conn, f Feeder, src net.Conn, s *socket, half *atomic.Bool) (total int64, err error) {
+func feed(dst net.Conn, f Feeder, src net.Conn, s *socket, half *atomic.Bool) error {
 	for {
 		ready, err := s.wait()
 		switch {
 		case err != nil:
-			return total, err
+			return err
 		case ready == 0:
-			return total, end(dst)
+			return end(dst, src, half)
 		case half.Load():
 			_ = src.SetReadDeadline(time.Now().Add(HalfClosedIdle))
 		}
-		n, err := f.Feed(s, min(ready, copySize))
-		total += int64(n)
-		if err != nil {
-			return total, err
+		if _, err := f.Feed(s, min(ready, copySize)); err != nil {
+			return err
 		}
 	}
 }
 
 // drain copies to a socket.
-func drain(dst net.Conn, s *socket, src net.Conn, d Drainer, half *atomic.Bool) (total int64, err error) {
+func drain(dst net.Conn, s *socket, src net.Conn, d Drainer, half *atomic.Bool) error {
 	for {
 		s.budget = drainSize
-		n, err := d.Drain(s)
-		total += int64(n)
+		_, err := d.Drain(s)
 		switch {
 		case err == errFull:
 			if err := s.waitRoom(); err != nil {
-				return total, err
+				return err
 			}
 		case err == io.EOF:
-			return total, end(dst)
+			return end(dst, src, half)
 		case err != nil:
-			return total, err
+			return err
 		case half.Load():
 			_ = src.SetReadDeadline(time.Now().Add(HalfClosedIdle))
 		}

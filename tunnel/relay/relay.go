@@ -8,6 +8,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -35,36 +36,52 @@ type Lingerer interface{ SetLinger(seconds int) error }
 
 // Join copies between two connections until both directions have ended or one
 // has failed, and closes both. A direction that ends is passed on by closing
-// the other connection for writing only. One that fails before it has brought
-// anything resets the other connection, if that is a Lingerer: a stream that was
-// never there must not look like an empty one.
+// the other connection for writing only. After a failure a connection to which not
+// everything came is reset, if it is a Lingerer: what breaks off must not look like
+// what is complete. The reset waits until what was written has arrived, for up to
+// a minute.
 func Join(a, b net.Conn) {
-	var half atomic.Bool
+	var half, endedA, endedB atomic.Bool // endedA: all that a brings has been passed on
+	var failed sync.Once
 	var wg sync.WaitGroup
-	one := func(dst, src net.Conn) {
-		if n, err := copyUntilEnd(dst, src, &half); err != nil {
-			if l, ok := dst.(Lingerer); ok && n == 0 {
-				_ = l.SetLinger(0)
-			}
-			_ = a.Close()
-			_ = b.Close()
+	one := func(dst, src net.Conn, ended *atomic.Bool) {
+		if err := copyUntilEnd(dst, src, &half); err != nil {
+			failed.Do(func() {
+				// The other direction stops, whatever it waits for.
+				_ = a.SetDeadline(longAgo)
+				_ = b.SetDeadline(longAgo)
+				wg.Go(func() { finish(a, &endedB) })
+				finish(b, &endedA)
+			})
 			return
 		}
+		ended.Store(true)
 		// From here on the other direction has a deadline.
 		half.Store(true)
 		_ = dst.SetReadDeadline(time.Now().Add(HalfClosedIdle))
 	}
-	wg.Go(func() { one(b, a) })
-	one(a, b)
+	wg.Go(func() { one(b, a, &endedA) })
+	one(a, b, &endedB)
 	wg.Wait()
 	_ = a.Close()
 	_ = b.Close()
 }
 
+var longAgo = time.Unix(1, 0)
+
+// finish closes c after a failure; complete tells whether everything has been
+// passed on to it.
+func finish(c net.Conn, complete *atomic.Bool) {
+	if l, ok := c.(Lingerer); ok && !complete.Load() {
+		awaitDelivered(c)
+		_ = l.SetLinger(0)
+	}
+	_ = c.Close()
+}
+
 // copyUntilEnd copies until src ends and then closes dst for writing. With
-// half set, each read has HalfClosedIdle to bring something. It gives how many
-// bytes it has passed on.
-func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error) {
+// half set, each read has HalfClosedIdle to bring something.
+func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) error {
 	var small []byte
 	var large *[copySize]byte
 	defer func() {
@@ -74,10 +91,10 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error)
 	}()
 	for again := true; ; {
 		if again {
-			var n int64
 			var done bool
-			if n, done, again, err = direct(dst, src, half); done {
-				return total + n, err
+			var err error
+			if done, again, err = direct(dst, src, half); done {
+				return err
 			}
 		}
 		if small == nil {
@@ -93,9 +110,8 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error)
 				_ = src.SetReadDeadline(time.Now().Add(HalfClosedIdle))
 			}
 			if _, err := dst.Write(buf[:n]); err != nil {
-				return total, err
+				return err
 			}
-			total += int64(n)
 		}
 		switch {
 		case large == nil && n == len(small):
@@ -106,15 +122,21 @@ func copyUntilEnd(dst, src net.Conn, half *atomic.Bool) (total int64, err error)
 		}
 		switch {
 		case errors.Is(err, io.EOF):
-			return total, end(dst)
+			return end(dst, src, half)
 		case err != nil:
-			return total, err
+			return err
 		}
 	}
 }
 
-// end tells the other end of dst that nothing follows.
-func end(dst net.Conn) error {
+// end tells the other end of dst that nothing follows from src, which is at its
+// end. half tells whether nothing follows from dst either.
+func end(dst, src net.Conn, half *atomic.Bool) error {
+	// The system tells of a reset once. If that was whoever wrote, a reader finds
+	// what looks like the end.
+	if !half.Load() && aborted(src) {
+		return &net.OpError{Op: "read", Net: "tcp", Err: syscall.ECONNRESET}
+	}
 	if cw, ok := dst.(CloseWriter); ok {
 		return cw.CloseWrite()
 	}
