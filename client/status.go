@@ -90,10 +90,14 @@ type Copy struct {
 	ReplyMs       float64 `json:"reply_ms"` // when the first answer of full size came, from there; 0 without one
 	Heard         bool    `json:"heard"`    // a reply came, if only to a small packet
 	Answered      bool    `json:"answered"` // one of full size came
-	RTTms         float64 `json:"rtt_ms"`
-	Verdict       string  `json:"verdict"`
-	Revision      uint16  `json:"revision"`
-	Error         string  `json:"error,omitempty"`
+	// Arrived tells that the server has said, by whatever way, that it heard a
+	// packet; ArrivedFull, one of full size.
+	Arrived     bool    `json:"arrived"`
+	ArrivedFull bool    `json:"arrived_full"`
+	RTTms       float64 `json:"rtt_ms"`
+	Verdict     string  `json:"verdict"`
+	Revision    uint16  `json:"revision"`
+	Error       string  `json:"error,omitempty"`
 }
 
 // statusTimeout bounds the wait for an owner that does not run.
@@ -193,7 +197,7 @@ func registration(r mobility.Record, m measure) Registration {
 	for _, cp := range r.Copies {
 		out.Copies = append(out.Copies, Copy{
 			Encapsulation: string(cp.Encapsulation), Local: text(cp.Local), Remote: text(cp.Remote),
-			Sent: cp.Sent, SentMs: since(cp.SentAt), ReplyMs: since(cp.ReplyAt), Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), RTTms: ms(cp.RTT),
+			Sent: cp.Sent, SentMs: since(cp.SentAt), ReplyMs: since(cp.ReplyAt), Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), Arrived: cp.Arrived, ArrivedFull: cp.ArrivedFull, RTTms: ms(cp.RTT),
 			Verdict: cp.Verdict.String(), Revision: cp.Revision, Error: cp.Error,
 		})
 	}

@@ -407,6 +407,12 @@ func (b *Binding) reply(c *bound, padTo int, code regmsg.Code) {
 	if s := b.carriers[b.reg.selected]; s != nil {
 		m.Up, m.Down, m.Here = s.name, s.name, s == c
 	}
+	for _, o := range b.sorted() {
+		// Of this one the reply itself tells, if it is as large as what came.
+		if (o != c || padTo == 0 && o.padTo > 0) && o.generation == b.reg.generation && len(m.Heard) < regmsg.MaxNames && !slices.ContainsFunc(m.Heard, func(h regmsg.Heard) bool { return h.Encapsulation == o.name }) {
+			m.Heard = append(m.Heard, regmsg.Heard{Encapsulation: o.name, Full: o.padTo > 0})
+		}
+	}
 	if b.cfg.Offers != nil {
 		if m.Offers = b.cfg.Offers(); len(m.Offers) > regmsg.MaxNames {
 			m.Offers = m.Offers[:regmsg.MaxNames]

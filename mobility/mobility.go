@@ -158,11 +158,14 @@ type CopyRecord struct {
 	SentAt        time.Time // zero: not sent
 	Sent          int       // packets, short and padded ones
 	Heard         bool      // a reply came, if only to a short copy
-	ReplyAt       time.Time // of the first reply to a padded copy; zero: none
-	RTT           time.Duration
-	Verdict       Verdict
-	Revision      uint16 // of the last reply
-	Error         string // why the last attempt failed; empty if it did not
+	// Arrived says that the server has told, by whatever way, that a copy got
+	// there, and ArrivedFull that a padded one did.
+	Arrived, ArrivedFull bool
+	ReplyAt              time.Time // of the first reply to a padded copy; zero: none
+	RTT                  time.Duration
+	Verdict              Verdict
+	Revision             uint16 // of the last reply
+	Error                string // why the last attempt failed; empty if it did not
 }
 
 func discard(l *slog.Logger) *slog.Logger {

@@ -309,7 +309,13 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		s.rec.Error = err.Error()
 		return err
 	}
-	s.rec.Heard = true
+	s.rec.Heard, s.rec.Arrived = true, true
+	s.rec.ArrivedFull = s.rec.ArrivedFull || m.PaddedSize > 0
+	for _, h := range m.Heard {
+		if o := rd.slot(h.Encapsulation); o != nil {
+			o.rec.Arrived, o.rec.ArrivedFull = true, o.rec.ArrivedFull || h.Full
+		}
+	}
 	c.cookie, c.known = m.Cookie, c.known || m.Validated
 	if !m.Cookie.IsZero() && (!m.Validated || m.PaddedSize > 0 && !reliable(c.name)) {
 		// Every such reply is answered: it comes again when the last

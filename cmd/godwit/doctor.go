@@ -251,8 +251,8 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 		return "resolve", f.ResolveError
 	case f.RouteError != "":
 		return "route", f.RouteError
-	case c.Heard:
-		return "full size", "small packets pass and those of full size do not"
+	case c.Heard || c.Arrived:
+		return oneWay(c)
 	case stream && f.ConnectError != "":
 		return "connect", f.ConnectError
 	case name == string(transports.WebSocket) && f.TLSError != "":
@@ -265,6 +265,19 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 		return "upgrade", strings.Join(strings.Fields(c.Error), " ")
 	}
 	return "registration", strings.Join(strings.Fields(c.Error), " ")
+}
+
+// oneWay tells which direction fails of an encapsulation that does something.
+func oneWay(c client.Copy) (step, detail string) {
+	switch {
+	case !c.Heard && c.ArrivedFull:
+		return "way back", "the server hears it, and none of its answers comes back"
+	case !c.Heard:
+		return "way back", "the server hears small packets, and none of its answers comes back"
+	case c.ArrivedFull:
+		return "full size", "small packets pass, and those of full size pass to the server alone"
+	}
+	return "full size", "small packets pass and those of full size do not"
 }
 
 // fullPacket is the size of the IP packet that a padded copy filled.

@@ -25,6 +25,12 @@ func TestDiagnosis(t *testing.T) {
 		says   []string
 	}{
 		{"mixed", direct{ClockAhead: &ahead, FastOpen: &no}, status, ", full size, ok, upgrade, request", "tcp", []string{"2m0s", "tcp_fastopen", "will use tcp", "403"}},
+		{"one way", direct{}, client.Status{Registrations: []client.Registration{{Copies: []client.Copy{
+			{Encapsulation: "udp", Arrived: true, ArrivedFull: true}, {Encapsulation: "tcp", Heard: true, Arrived: true, ArrivedFull: true},
+			{Encapsulation: "websocket", Arrived: true}, {Encapsulation: "http", Answered: true},
+		}}}}, ", way back, full size, way back, ok", "http", []string{
+			"fails at: way back, the server hears it, and none", "full size pass to the server alone", "the server hears small packets, and none",
+		}},
 		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls, request", "tcp", []string{"intercepted here: CN=Office"}},
 		{"a portal", direct{Interceptor: "CN=Hotel", TLSError: "issued by CN=Hotel", FastOpen: &no}, client.Status{Portal: &client.PortalStatus{Evidence: "HTTP status 302", URL: "http://hotel.example/"}},
 			", registration, registration, tls, request", "", []string{"HTTP status 302", "Open http://hotel.example/ in a browser", "intercepted here: CN=Hotel"}},

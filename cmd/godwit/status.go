@@ -152,6 +152,9 @@ func copies(cs []client.Copy) string {
 		switch {
 		case c.Answered:
 			part += ", answered in " + milliseconds(c.RTTms)
+		case c.Heard || c.Arrived:
+			_, what := oneWay(c)
+			part += ", " + what
 		case c.Error != "":
 			part += ", " + c.Error
 		default:

@@ -60,6 +60,7 @@ const (
 
 	elemSkippable = 128
 	elemTrigger   = 128
+	elemHeard     = 129
 
 	elemHeaderLen = 3 // type 8, length 16
 )
@@ -199,6 +200,7 @@ func (r *Reply) AppendBinary(b []byte) ([]byte, error) {
 	w.flags(f)
 	w.cookie(r.Cookie)
 	w.decision(r.Decision)
+	w.heard(r.Heard)
 	return w.finish(len(b), start)
 }
 
@@ -247,6 +249,8 @@ func (r *Reply) UnmarshalBinary(b []byte) error {
 			m.Cookie = v.cookie()
 		case elemDecision:
 			m.Decision = v.uint16()
+		case elemHeard:
+			m.Heard = v.heard()
 		default:
 			v.unknown()
 		}

@@ -229,6 +229,28 @@ func (w *writer) trigger(t Trigger) {
 	}
 }
 
+func (w *writer) heard(hs []Heard) {
+	if len(hs) > MaxNames {
+		w.fail("%d encapsulations", len(hs))
+	}
+	if len(hs) == 0 {
+		return
+	}
+	w.elem(elemHeard, func() {
+		for _, h := range hs {
+			if h.Encapsulation == "" {
+				w.fail("encapsulation without a name")
+			}
+			w.name(h.Encapsulation)
+			full := byte(0)
+			if h.Full {
+				full = 1
+			}
+			w.b = append(w.b, full)
+		}
+	})
+}
+
 // A reader takes an element's value apart. After a mistake it gives zeros.
 type reader struct {
 	b       []byte
@@ -328,6 +350,19 @@ func (r *reader) offers() (os []Offer) {
 		os = append(os, o)
 	}
 	return os
+}
+
+func (r *reader) heard() (hs []Heard) {
+	for r.more(len(hs)) {
+		h := Heard{Encapsulation: r.name()}
+		r.check(h.Encapsulation != "")
+		full := r.uint8()
+		r.check(full <= 1)
+		h.Full = full == 1
+		hs = append(hs, h)
+	}
+	r.check(len(hs) > 0)
+	return hs
 }
 
 // trigger reads a trigger; one of later versions counts as not told.

@@ -247,4 +247,14 @@ type Reply struct {
 	Validated bool
 	Cookie    Cookie // to be echoed in a confirmation
 	Decision  uint16 // the last one that the server obeys; 0: none
+
+	// Heard are the encapsulations by which copies of this registration have come,
+	// but for what this reply says by itself: where no answer gets back, the client learns that its own do get there.
+	Heard []Heard
+}
+
+// A Heard is an encapsulation by which copies have arrived.
+type Heard struct {
+	Encapsulation transports.Name
+	Full          bool // the padded one too
 }

@@ -98,9 +98,10 @@ var vectors = []struct {
 			Sent: transports.Description{Encapsulation: "udp",
 				Source: netip.MustParseAddrPort("198.51.100.1:443"), Destination: netip.MustParseAddrPort("203.0.113.9:61001")},
 			PaddedSize: 1400, Validated: true, Here: true, Cookie: cookie, Decision: 0x0102,
+			Heard: []Heard{{Encapsulation: "tcp", Full: true}, {Encapsulation: "http"}},
 		},
 		`03 00 ffff 0a090002 0a090001 1122334455667788
-		 26 00 007d 00007ed9 0002
+		 26 00 008b 00007ed9 0002
 		 01 0004 00000007
 		 04 0012 03 756470 04 c6336401 01bb 04 cb007109 ee49
 		 05 0012 03 756470 04 cb007109 ee49 04 c6336401 01bb
@@ -110,7 +111,8 @@ var vectors = []struct {
 		 0b 0002 0578
 		 0c 0001 06
 		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf
-		 0e 0002 0102`,
+		 0e 0002 0102
+		 81 000b 03 746370 01 04 68747470 00`,
 	},
 	{
 		"reply that refuses",
