@@ -105,8 +105,9 @@ func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 	rd.tellings++
 	rd.decideAt = now.Add(backoff(firstResend, rd.tellings, maxResend))
 	m := r.confirmation(c, 1, rd.decision)
-	if !rd.probe && r.cfg.ReceiveState != nil {
-		// What the server sent meanwhile by the way that it had selected is lost.
+	if !rd.probe && r.cfg.ReceiveState != nil && !(rd.switched && rd.rec.Overlap) {
+		// What the server sent meanwhile by the way that it had selected is lost;
+		// that of a network that is still there arrives.
 		m.Received = r.cfg.ReceiveState()
 	}
 	rd.toldAt = now

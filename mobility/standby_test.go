@@ -79,6 +79,28 @@ func TestStandby(t *testing.T) {
 	}
 }
 
+// TestStandbyPreferred has the routes prefer the second network while the first is
+// still there: what is under way by that arrives, and must not come twice.
+func TestStandbyPreferred(t *testing.T) {
+	there := []string{"wlan0", "wwan0"}
+	rt := newRegistrarTest(t, func(c *RegistrarConfig) {
+		c.Interfaces = func() []string { return there }
+		c.ReceiveState = func() regmsg.ReceiveState { return regmsg.ReceiveState{SPI: 7, Highest: 99} }
+	}, udp, tcp)
+	rt.settled(TriggerConnect, udp)
+	rt.after(3 * time.Second)
+	rt.mustReply(udp, nil)
+	rt.after(3 * time.Second)
+	standby := rt.r.Standby()
+	rt.log = nil
+	there = []string{"wwan0", "wlan0"}
+	rt.r.Start(rt.now, TriggerAddress)
+	rt.want("data leaves by it at once, and the server is told", "use udp", "decision udp")
+	if m := rt.request[standby]; m.Received.SPI != 0 || !rt.r.Last().Overlap {
+		t.Errorf("the server is to send again what arrives: %+v", m)
+	}
+}
+
 // TestStandbyLost has a standby whose carrier ends, and one whose network does.
 func TestStandbyLost(t *testing.T) {
 	there := []string{"wlan0", "wwan0"}

@@ -354,6 +354,12 @@ func (l *Link) replayNow(b *buffers) bool {
 	defer func() { b.pacer = nil }()
 	for _, e := range l.flight.take() {
 		var missing func(i int) bool
+		if l.replay.Load() != nil {
+			// Another carrier has come into use, or its answer. What is left goes
+			// behind what this one has not taken, as before.
+			l.flight.add(e)
+			continue
+		}
 		switch {
 		case e.by == by && o.since != 0 && e.at >= o.since:
 			l.flight.add(e)

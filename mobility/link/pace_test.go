@@ -219,3 +219,33 @@ func TestFlightFollowsTheRate(t *testing.T) {
 		t.Errorf("then %d bytes are kept, want %d", got, 8<<20)
 	}
 }
+
+// A replay that is cut short by the next one leaves nothing out of order.
+func TestReplayAfterReplay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newPair(t)
+		defer a.link.Close()
+		defer b.link.Close()
+		old, _ := newWires(transports.UDP, a, b)
+		a.link.Use(hole{old}, true, 0)
+		began := time.Now()
+		const many = 300
+		for i := range uint32(many) {
+			a.link.Output(packet(i, 1000))
+			time.Sleep(time.Millisecond)
+		}
+		// The first stream that takes over takes nothing, and is reset.
+		dead, _ := newWires(transports.TCP, a, b)
+		dead.stuck = make(chan struct{})
+		a.link.UseProvisionally(dead, began)
+		synctest.Wait()
+		dead.Close()
+		time.Sleep(time.Millisecond)
+		next, _ := newWires(transports.WebSocket, a, b)
+		a.link.UseProvisionally(next, began)
+		time.Sleep(time.Second)
+		if got := b.received(); len(got) != many || !slices.IsSorted(got) {
+			t.Errorf("%d packets have arrived, want %d in order; the first are %v", len(got), many, got[:min(len(got), 20)])
+		}
+	})
+}

@@ -72,7 +72,8 @@ func (l *Link) pump(generation int64) {
 			}
 		}
 		b := bufferPool.Get().(*buffers)
-		l.replayNow(b)
+		for l.replayNow(b) && l.replay.Load() != nil {
+		}
 		for i := range ps[:n] {
 			l.bytesSent.Add(uint64(ps[i].Len()))
 			b.taken = ps[i:n]
