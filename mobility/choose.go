@@ -110,6 +110,8 @@ func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 		// that of a network that is still there arrives.
 		m.Received = r.cfg.ReceiveState()
 	}
-	rd.toldAt = now
+	if rd.tellings == 1 {
+		rd.toldAt = now // an answer to an earlier telling says less of what is under way
+	}
 	r.do(Send{ID: c.id, Message: m})
 }
