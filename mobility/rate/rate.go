@@ -3,8 +3,9 @@
 //
 // The model is BBR's (draft-cardwell-iccrg-bbr-congestion-control): the path
 // has a rate, the most that was delivered lately, and a shortest round trip;
-// what is on the way shall be about their product. Loss says nothing: a radio
-// link loses packets however slowly one sends. A Control is a state machine: it
+// what is on the way shall be about their product. Loss alone says nothing: a
+// radio link loses packets however slowly one sends. Loss with a queue does; see
+// yield. A Control is a state machine: it
 // takes the time, keeps no timers and does no I/O.
 package rate
 
@@ -25,6 +26,13 @@ const (
 	// drained is what of the product may be on the way when there is no queue:
 	// some of it has arrived and is not reported yet.
 	drained = 1.1
+	// contendedRounds with a queue all the time show that others fill it.
+	contendedRounds = 6
+	// alone is the part of the product that stays on the way when there was a loss
+	// in a queue of our own.
+	alone = 0.85
+	// modest is below their rate, as the highest sample is above it.
+	modest = 0.98
 	// grown by as much while more is tried, the rate is not known any more.
 	grown = 1.15
 
@@ -119,6 +127,12 @@ type Control struct {
 	began         mark // of this round
 	busy, idle    bool // something, or nothing, waited in this round
 	lost, arrived int  // bytes of the last rounds
+
+	queued    int  // rounds in a row without a moment in which there was no queue
+	contended bool // others hold the queue
+
+	yield yield
+	trip  time.Duration // the last
 
 	flying int           // bytes, by the last report
 	next   time.Time     // the next bytes may leave
@@ -282,6 +296,7 @@ func (c *Control) Report(now time.Time, r Report) {
 	got := r.Bytes - c.mark.delivered
 	c.arrived += int(min(got, math.MaxInt32))
 	c.lost += r.Lost
+	c.congestion(now, d, float64(got), float64(r.Lost))
 	c.busy = c.busy || !d.limited
 	c.idle = c.idle || d.limited || d.mark.fresh || !here
 	if d.mark.delivered >= c.roundEnd {
@@ -310,6 +325,12 @@ func (c *Control) Report(now time.Time, r Report) {
 	}
 	c.told = now
 	c.recent.add(r.Arrived, r.Bytes, d.limited || d.late > c.mark.late)
+	if c.contended && here {
+		// Others take what is not tried for: every sample counts, as theirs do.
+		if rate, ok := c.recent.rate(c.shortest); ok {
+			c.delivered(rate, true)
+		}
+	}
 	c.fall(now)
 	c.mark = mark{delivered: r.Bytes, arrived: r.Arrived, firstSent: d.at, sent: d.bytes, late: d.late}
 	c.advance(now)
@@ -321,12 +342,40 @@ func (c *Control) roundTrip(now time.Time, rtt time.Duration) {
 		c.smooth = rtt
 	}
 	c.smooth += (rtt - c.smooth) / 8
+	c.trip = rtt
 	if c.lately == 0 || rtt < c.lately {
 		c.lately = rtt
 	}
 	if c.shortest == 0 || rtt <= c.shortest || c.phase == probing && now.Sub(c.measured) > shortestFor {
 		c.shortest, c.measured = rtt, now
 	}
+}
+
+// congestion yields to others when more is lost where there is a queue.
+func (c *Control) congestion(now time.Time, d *departure, got, lost float64) {
+	y := &c.yield
+	y.grow(now, max(c.smooth, near))
+	if c.phase != startup && c.phase != probing {
+		y.count(c.queue(), got, lost)
+	}
+	if lost == 0 || d.limited || c.phase == startup && !c.again || c.phase == drain || now.Before(y.deaf) || d.at.Before(y.ignore) || !y.congested() {
+		return
+	}
+	least := float64(leastBytes)
+	if !c.contended {
+		// Nobody else fills the queue: what was lost is too much, and no more.
+		least = max(least, alone*c.bw*c.smooth.Seconds())
+	}
+	y.reduce(now, float64(c.flying), least)
+	y.ignore = now.Add(c.shortest / 2)
+}
+
+// queue holds if the last packet that is known of has waited.
+func (c *Control) queue() bool { return c.trip > c.shortest*11/10+2*time.Millisecond }
+
+// trying holds while more is tried, on a path that nobody else seems to fill.
+func (c *Control) trying() bool {
+	return c.phase == steady && c.step == 0 && !c.contended && !c.queue()
 }
 
 // delivered takes a sample of the rate.
@@ -357,7 +406,14 @@ func (c *Control) max(rounds int) (best float64) {
 func (c *Control) fall(now time.Time) {
 	span := max(c.shortest, 40*time.Millisecond)
 	rate, ok := c.recent.rate(span)
-	if !ok || c.phase != steady || rate >= fallen*c.bw {
+	known := c.bw
+	if y := c.yield.most; y > 0 && c.smooth > 0 {
+		known = min(known, y/c.smooth.Seconds()) // it is we who send less
+	}
+	if c.contended {
+		known *= fallen * fallen
+	}
+	if !ok || c.phase != steady || rate >= fallen*known {
 		c.low = time.Time{}
 		return
 	}
@@ -374,12 +430,22 @@ func (c *Control) fall(now time.Time) {
 	c.best = [bestRounds]sample{}
 	c.best[c.round%bestRounds] = sample{c.round, rate}
 	c.bw, c.before, c.ignored = rate, rate, c.bytes
+	c.yield = yield{} // that was of another rate
 	c.phase, c.step, c.since, c.fell = drain, 0, now, true
 }
 
 func (c *Control) newRound(now time.Time) {
 	queue := c.lately > c.shortest*5/4
 	busy := c.busy
+	switch standing := c.lately > c.shortest*9/8+2*time.Millisecond; {
+	case c.phase == probing || c.phase == startup && !c.again:
+	case standing && busy:
+		c.queued++
+	case !standing:
+		c.queued = 0
+	}
+	c.yield.round()
+	c.contended = c.queued >= contendedRounds
 	c.lately, c.busy, c.idle = 0, false, false
 	c.lost, c.arrived = c.lost/2, c.arrived/2
 	if c.phase != startup || c.bw == 0 {
@@ -406,6 +472,7 @@ func (c *Control) advance(now time.Time) {
 			return
 		}
 		c.phase, c.step, c.since, c.before = steady, 2, now, 0
+		c.yield.ignore = now.Add(c.shortest / 2) // that was too fast is known
 		if c.fell {
 			c.fell, c.step, c.before = false, 0, c.bw // it may take more again
 		}
@@ -421,7 +488,7 @@ func (c *Control) advance(now time.Time) {
 		case age < c.shortest:
 		case gain > 1 && age < 2*c.shortest && flying < gain*c.product():
 			// It has not been tried yet.
-		case gain < 0.9 && age < 4*c.shortest && flying > c.product()*drained:
+		case gain < 0.9 && !c.contended && age < 4*c.shortest && flying > c.product()*drained:
 		default:
 			c.turn(now)
 		}
@@ -441,9 +508,10 @@ func (c *Control) turn(now time.Time) {
 	switch {
 	case c.step == 0:
 		c.before = c.bw
-	case c.step == 3 && c.before > 0 && c.bw > c.before*grown:
+	case c.step == 3 && !c.contended && c.before > 0 && c.bw > c.before*grown:
 		// The path takes more than was known: find out soon how much.
 		c.phase, c.again, c.full, c.fullFor = startup, true, c.bw, 0
+		c.yield.most = 0
 	}
 }
 
@@ -499,7 +567,16 @@ func (c *Control) limit() int {
 	if c.phase == startup && !c.again {
 		least = initialBytes
 	}
-	return int(max(gain*c.product()+c.bw*Interval(c.shortest).Seconds(), least))
+	limit := gain*c.product() + c.bw*Interval(c.shortest).Seconds()
+	if y := c.yield.most; y > 0 && c.phase != startup && !c.trying() {
+		// A report tells what was on the way; more leaves until the next.
+		y *= 1 + float64(Interval(c.shortest))/float64(c.smooth)
+		if c.contended && c.phase == steady {
+			limit *= 2
+		}
+		limit = min(limit, y)
+	}
+	return int(max(limit, least))
 }
 
 // pace is how fast packets leave, in bytes a second.
@@ -522,7 +599,18 @@ func (c *Control) pace() float64 {
 	case steady:
 		gain = cycle[c.step]
 	}
-	return max(gain*c.bw*(1+c.noise()), minRate)
+	rate := gain * c.bw * (1 + c.noise())
+	if c.contended {
+		rate *= modest
+	}
+	if y := c.yield.most; y > 0 && c.smooth > 0 && !c.trying() {
+		bound := 1.1 * y / c.smooth.Seconds()
+		if c.contended && c.phase == steady {
+			rate = max(rate, bound)
+		}
+		rate = min(rate, bound)
+	}
+	return max(rate, minRate)
 }
 
 // noise is the part that is lost, though there is no queue: what leaves has to
