@@ -67,8 +67,9 @@ func (l *lost) turn() int64 {
 const (
 	// urgentEvery is the least time between reports of new gaps.
 	urgentEvery = time.Millisecond
-	// reportPackets are reported at the latest: a report tells of 1,024.
-	reportPackets = 768
+	// reportPackets are reported at the latest: a quarter of what may be on the way
+	// on a near path, so that it never stands still.
+	reportPackets = 384
 	// blockedFor is how long nothing leaves without any report; then what is on
 	// the way counts as lost.
 	blockedFor = time.Second

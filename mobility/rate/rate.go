@@ -47,9 +47,13 @@ const (
 	shortestFor = 10 * time.Second
 	probeFor    = 150 * time.Millisecond
 
-	// near is the round trip below which nothing is held back: timers are not
+	// near is the round trip below which nothing is paced: timers are not
 	// finer than what there would be to pace.
 	near = 3 * time.Millisecond
+	// nearBytes may be on the way there. What is more waits in the buffer of the
+	// receiving socket, behind it what is small and in a hurry, and has left the
+	// processor's caches when it is read.
+	nearBytes = 2 << 20
 
 	// initialBytes may be on the way while nothing is known.
 	initialBytes = 64 << 10
@@ -207,8 +211,11 @@ func (c *Control) Wait(now time.Time) time.Duration {
 // report. While no report has come at all it is without limit: the peer may
 // know nothing of them.
 func (c *Control) Room() int {
-	if !c.heard || c.unlimited() {
+	switch {
+	case !c.heard:
 		return math.MaxInt
+	case c.unlimited():
+		return max(nearBytes, int(capGain*c.product())) - c.flying
 	}
 	return c.limit() - c.flying
 }
@@ -549,6 +556,7 @@ func (c *Control) product() float64 {
 	return max(c.bw*c.shortest.Seconds(), leastBytes)
 }
 
+// unlimited says that packets are not held back by the clock.
 func (c *Control) unlimited() bool { return c.shortest > 0 && c.shortest < near }
 
 // limit is how many bytes may be on the way.

@@ -76,7 +76,7 @@ func (p *path) run(d time.Duration) (goodput float64, queue time.Duration) {
 			p.c.Sent(p.now, 1, p.seq-uint64(n)+1, p.seq, n*packet, false)
 			p.last = p.now
 		}
-		if p.c.Flying() > 0 && p.now.Sub(p.last) > p.delay*2 && p.now.Sub(p.told) > p.delay*2 {
+		if late := max(p.delay, 2*minInterval) * 2; p.c.Flying() > 0 && p.now.Sub(p.last) > late && p.now.Sub(p.told) > late {
 			p.c.Lapse() // the last ones are lost
 		}
 		asleep := stalls(p.receiveStalls, p.now)
@@ -207,6 +207,20 @@ func TestFollowsTheRate(t *testing.T) {
 }
 
 // A path that is not full says nothing of its rate.
+// On a near path nothing is paced, and yet the queue in front of the receiver
+// stays short.
+func TestNear(t *testing.T) {
+	p := newPath(200e6, 500*time.Microsecond, time.Second)
+	p.run(200 * time.Millisecond)
+	goodput, queue := p.run(300 * time.Millisecond)
+	if limit := 15 * time.Millisecond; goodput < 0.9*p.rate || queue > limit {
+		t.Errorf("%.0f of %.0f MB/s with a queue of %v, want at most %v", goodput/1e6, p.rate/1e6, queue, limit)
+	}
+	if p.c.RoundTrip() >= near {
+		t.Errorf("a round trip of %v is not near", p.c.RoundTrip())
+	}
+}
+
 func TestLimitedByTheSender(t *testing.T) {
 	p := newPath(100*mbit, 50*time.Millisecond, 50*time.Millisecond)
 	p.run(3 * time.Second)
