@@ -169,6 +169,9 @@ type status struct {
 		Verdict       string    `json:"verdict"`
 		Since         time.Time `json:"since"`
 	} `json:"path"`
+	Standby *struct {
+		Encapsulation string `json:"encapsulation"`
+	} `json:"standby"`
 	Registrations []struct {
 		Number   uint64  `json:"number"`
 		Trigger  string  `json:"trigger"`
@@ -181,6 +184,7 @@ type status struct {
 
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
+	TCPTimeouts   uint64 `json:"tcp_timeouts"`
 	IKESent       uint64 `json:"ike_sent"`
 	IKEReceived   uint64 `json:"ike_received"`
 }
