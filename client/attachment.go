@@ -46,6 +46,7 @@ func (c *Client) changed(now time.Time) {
 	c.attached = at
 	if moved {
 		c.portal = nil
+		c.found = c.c.Places.Path(at)
 	}
 	c.lookAtNAT64()
 	if others && c.registrar != nil {
@@ -116,6 +117,7 @@ func (c *Client) by(iface string) (transports.Network, netip.Addr) {
 func (c *Client) resumed(now time.Time) {
 	c.lookAround()
 	c.attached = c.attachment()
+	c.found = c.c.Places.Path(c.attached)
 	c.lookAtNAT64()
 	switch {
 	case !c.connected():
@@ -194,4 +196,11 @@ func (c *Client) learn() {
 		}
 	}
 	c.c.Places.Learn(c.attached, worked)
+	c.c.Places.LearnPath(c.attached, c.found)
+}
+
+// narrow keeps what datagrams may measure here, in bytes of IP packet.
+func (c *Client) narrow(mtu int) {
+	c.found.MTU = mtu
+	c.c.Places.LearnPath(c.attached, c.found)
 }

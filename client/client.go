@@ -74,6 +74,7 @@ type Client struct {
 	networks  []netwatch.Attachment // what Interfaces gave
 	where     string                // data leaves from: encapsulation and local address
 	timeline  []measure             // of the last registrations, oldest first
+	found     places.Path           // what was found out about datagrams at attached
 	learnt    uint32                // the registration that Places has learnt from
 	elsewhere bool                  // the address of before, if it is there, may lead to another network now
 	keepalive time.Time             // when a NAT keepalive is due
@@ -171,6 +172,8 @@ func (c *Client) Run(ctx context.Context) error {
 		SendFailed: c.sendFailed,
 		MTU:        tunnel.InnerMTU,
 		Recover:    !c.c.NoRecovery,
+		Discover:   true,
+		PathMTU:    func(mtu int) { c.owner.Post(func(time.Time) { c.narrow(mtu) }) },
 
 		FlightBytes: c.c.ReplayBytes,
 	})

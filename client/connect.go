@@ -44,6 +44,7 @@ func (c *Client) connect(now time.Time) {
 	}
 	c.lookAround()
 	c.attached = c.attachment()
+	c.found = c.c.Places.Path(c.attached)
 	s, err := c.newSession(now)
 	if err != nil {
 		c.fatal = err
@@ -439,6 +440,7 @@ func (c *Client) sessionClosed(now time.Time, s *ike.Session, err error) {
 	}
 	c.registrar, c.foreign = nil, nil
 	c.link.Recover(!c.c.NoRecovery)
+	c.link.Discover(true)
 	c.link.Use(nil, false, 0)
 	for id := range c.carriers {
 		// What the server that was started anew answered by is good enough to

@@ -178,6 +178,7 @@ const (
 func (c *Client) takeForeign(now time.Time, in *inner, e ike.Established) {
 	c.foreign = &foreign{current: c.answered, trigger: mobility.TriggerConnect, started: now, since: now, rtt: e.RoundTrip}
 	c.link.Recover(false)
+	c.link.Discover(false)
 	c.heard(c.answered)
 	for id := range c.carriers {
 		if id != c.answered {

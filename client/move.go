@@ -107,6 +107,7 @@ func (c *Client) use(a mobility.Use) {
 		c.inner.Load().stack.Resume()
 		return
 	}
+	c.link.ExpectMTU(c.found.MTU)
 	// This end asked for the path and an answer came by it: nobody else can be
 	// hurt by what is sent there.
 	c.link.Use(ca.open, true, 0)

@@ -57,6 +57,11 @@ type PathStatus struct {
 	RTTms         float64   `json:"rtt_ms"`
 	Verdict       string    `json:"verdict"`
 	Since         time.Time `json:"since"`
+	// The largest IP packets that the path takes from this end and to it, as far as is
+	// known, in bytes; 0 if nothing is, as with streams. The search for them begins some
+	// seconds after a move.
+	MTUOut int `json:"mtu_out,omitempty"`
+	MTUIn  int `json:"mtu_in,omitempty"`
 }
 
 // A Registration is one round of RREQ and RREP.
@@ -156,6 +161,11 @@ func (c *Client) fill(s *Status) {
 	if c.registrar.Registering() {
 		s.State = "moving"
 	}
+	defer func() {
+		if s.Path != nil {
+			s.Path.MTUOut, s.Path.MTUIn, _ = c.link.PathMTU()
+		}
+	}()
 	s.Path, s.Standby = c.path(c.registrar.Current()), c.path(c.registrar.StandbyPath())
 	for _, r := range c.registrar.History() {
 		s.Registrations = append(s.Registrations, registration(r, c.measureOf(r)))

@@ -212,6 +212,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 			Elsewhere:    s.elsewhere(p, e.Peer),
 			MTU:          tunnel.InnerMTU,
 			Recover:      !s.c.NoRecovery,
+			Discover:     true,
 			FlightBytes:  s.c.ReplayBytes,
 		})
 		s.peers[u.Name] = p
@@ -225,6 +226,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 	s.totals.connections++
 	p.guest.Store(!wantsHomeAgent(e.Configuration))
 	p.link.Recover(!s.c.NoRecovery && !p.guest.Load())
+	p.link.Discover(!p.guest.Load())
 	s.sessions[session] = p
 	if p.guest.Load() {
 		s.guestEstablished(now, p, e.Configuration)

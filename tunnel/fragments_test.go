@@ -103,3 +103,75 @@ func TestFragmentsOfTwo(t *testing.T) {
 		}
 	}
 }
+
+// TestNarrow sends datagrams by a path that is narrower than the stack knows: they
+// arrive whole, also those that the stack had fragmented itself, and in any order.
+func TestNarrow(t *testing.T) {
+	for _, c := range []struct{ from, to netip.Addr }{{addrA4, addrB4}, {addrA6, addrB6}} {
+		var out []Packet
+		s, err := New(Config{Addresses: []netip.Addr{c.from}, MTU: testMTU, Output: func(p Packet) { out = append(out, p) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		conn, err := s.ListenUDP(netip.AddrPortFrom(c.from, 1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		b, read := datagrams(t, c.to)
+		for _, size := range []int{1100, 1300, 2000, 2900} {
+			payload := make([]byte, size)
+			for i := range payload {
+				payload[i] = byte(i * i >> 3)
+			}
+			if _, err := conn.WriteTo(payload, net.UDPAddrFromAddrPort(netip.AddrPortFrom(c.to, 2000))); err != nil {
+				t.Fatal(err)
+			}
+			const narrow = 700
+			var segs [][]byte
+			for _, p := range out {
+				_, cut, err := p.AppendCut(nil, narrow, nil)
+				if err != nil {
+					t.Fatalf("%d bytes to %v: %v", size, c.to, err)
+				}
+				_, again, _ := p.AppendCut(nil, narrow, nil)
+				for i := range again {
+					if !bytes.Equal(cut[i], again[i]) {
+						t.Errorf("%d bytes to %v: the fragments differ the second time", size, c.to)
+					}
+				}
+				segs = append(segs, cut...)
+				p.Release()
+			}
+			out = nil
+			for i := range segs {
+				if pkt := segs[len(segs)-1-i]; len(pkt) > narrow {
+					t.Errorf("a fragment of %d bytes", len(pkt))
+				} else {
+					b.Input([][]byte{pkt})
+				}
+			}
+			if got := read(); !bytes.Equal(got, payload) {
+				t.Errorf("%d bytes to %v: %d arrive, or others", size, c.to, len(got))
+			}
+		}
+	}
+}
+
+func FuzzFragments(f *testing.F) {
+	f.Add(bytes.Repeat([]byte{0x45, 0}, 500), 600)
+	f.Add(bytes.Repeat([]byte{0x60, 44}, 500), 600)
+	f.Fuzz(func(t *testing.T, pkt []byte, mtu int) {
+		mtu = min(max(mtu, 0), maxPacket)
+		_, segs, err := fragments(pkt, mtu, nil, nil)
+		if err != nil && len(segs) > 0 {
+			t.Fatal("fragments with an error")
+		}
+		for _, s := range segs {
+			if len(s) > mtu {
+				t.Fatalf("a fragment of %d bytes where %d are the most", len(s), mtu)
+			}
+		}
+	})
+}

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"errors"
 	"net/netip"
 
 	"gvisor.dev/gvisor/pkg/buffer"
@@ -110,7 +111,8 @@ func (p Packet) partial() bool {
 }
 
 // AppendCut is Cut(p.AppendTo(nil), mtu, dst, out) with one copy and one
-// checksum instead of two. A packet within mtu is appended to dst too. TCP's pieces
+// checksum instead of two. A packet within mtu is appended to dst too. Others than
+// TCP's become fragments, unless that is forbidden. TCP's pieces
 // from a stack with an MTU below InnerMTU, whose peers are not godwit, are no larger
 // than that and the peer's MSS allow.
 func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [][]byte, err error) {
@@ -124,7 +126,15 @@ func (p Packet) AppendCut(dst []byte, mtu int, out [][]byte) (buf []byte, segs [
 		if len(pkt) <= mtu {
 			return buf, append(out, pkt), nil
 		}
-		return dst, out, ErrTooBig
+		// The stack did not know how narrow the path is.
+		buf, segs, err = Cut(pkt, mtu, buf, out)
+		if errors.Is(err, ErrTooBig) {
+			buf, segs, err = fragments(pkt, mtu, buf, out)
+		}
+		if err != nil {
+			return dst, out, err
+		}
+		return buf, segs, nil
 	}
 	var header [maxHeader]byte
 	views, offset := p.pb.AsViewList()

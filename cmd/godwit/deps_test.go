@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"mobility/places":   {"mobility/netwatch", "transports"},
 	"mobility/owner":    {},
 	"mobility/rate":     {},
+	"mobility/pathmtu":  {},
 	"mobility/link":     {"mobility", "tunnel", "transports", "ipsec", "clock"},
 
 	// An encapsulation knows the words, and how packets are framed in streams;

@@ -77,6 +77,14 @@ func repeat(cmd *cobra.Command, show func() error) error {
 	}
 }
 
+// packetSize writes the size of a packet in bytes.
+func packetSize(n int) string {
+	if n == 0 {
+		return "-"
+	}
+	return fmt.Sprint(n)
+}
+
 // printStatus writes a status for people.
 func printStatus(out io.Writer, s client.Status) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -95,6 +103,9 @@ func printStatus(out io.Writer, s client.Status) error {
 		}
 		fmt.Fprintf(w, "round trip\t%s\n", milliseconds(p.RTTms))
 		fmt.Fprintf(w, "translation\t%s\n", orDash(p.Verdict))
+		if p.MTUOut > 0 || p.MTUIn > 0 {
+			fmt.Fprintf(w, "path MTU\t%s out, %s in\n", packetSize(p.MTUOut), packetSize(p.MTUIn))
+		}
 	}
 	if s.Forced != "" {
 		fmt.Fprintf(w, "forced\t%s\n", forced(s))

@@ -17,7 +17,7 @@ import (
 func exampleStatus() client.Status {
 	return client.Status{
 		State: "connected", Server: "vpn.example.org:443", Inner: []string{"10.143.0.2", "fd2c:9f61:7e0b::2"},
-		Path: &client.PathStatus{Encapsulation: "udp", Local: "192.168.1.7:40000", Remote: "198.51.100.2:443", RTTms: 21.5, Verdict: "napt"},
+		Path: &client.PathStatus{Encapsulation: "udp", Local: "192.168.1.7:40000", Remote: "198.51.100.2:443", RTTms: 21.5, Verdict: "napt", MTUOut: 1500},
 		Registrations: []client.Registration{
 			{Number: 1, Trigger: "connect", Selected: "udp", Verdict: "napt", Revision: 2, DurationMs: 21.5, Done: true, GapInMs: 43, ResentBytes: 1400, Copies: []client.Copy{
 				{Encapsulation: "udp", Sent: 2, Answered: true, RTTms: 21.5}, {Encapsulation: "tcp", Sent: 2, Error: "connection refused"}}},
@@ -40,6 +40,7 @@ inner        10.143.0.2, fd2c:9f61:7e0b::2
 path         udp, 192.168.1.7:40000 to 198.51.100.2:443
 round trip   21.5 ms
 translation  napt
+path MTU     1500 out, - in
 standby      tcp, 10.0.0.2:40000 to 198.51.100.2:443
 sent         999 B in 12 packets
 received     314.6 MB in 220001 packets

@@ -115,7 +115,7 @@ func (o *Outbound) Seal(dst, inner []byte, padTo int) ([]byte, error) {
 
 // SealNote is Seal for a dummy packet that holds note: to a receiver that does
 // not look for one it is a dummy packet like any other. The error is
-// ErrExhausted, or ErrMalformed for a note that is empty or beyond 4096 bytes.
+// ErrExhausted, or ErrMalformed for a note that is empty or beyond 9216 bytes.
 func (o *Outbound) SealNote(dst, note []byte) ([]byte, error) {
 	if len(note) == 0 || len(note) > maxNote {
 		return dst, ErrMalformed
@@ -134,8 +134,9 @@ func (o *Outbound) SealNote(dst, note []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// maxNote is the longest note, in bytes.
-const maxNote = 4096
+// maxNote is the longest note, in bytes: with padding it fills a packet of a network
+// with jumbo frames.
+const maxNote = 9216
 
 // SealBatch seals several packets into dst, one behind the other, and appends
 // a slice of each to out. buf is dst extended. It allocates only if dst or out

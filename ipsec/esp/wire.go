@@ -48,6 +48,9 @@ const (
 // was asked for, in bytes.
 const MaxOverhead = headerLen + (align - 1) + trailerLen + icvLen
 
+// NoteOverhead is what SealNote adds to a note of 2 bytes and a multiple of 4.
+const NoteOverhead = headerLen + trailerLen + icvLen
+
 // maxInner is the largest inner packet in bytes; an IPv6 packet with a longer
 // payload is a jumbogram (RFC 2675), which no encapsulation carries.
 const maxInner = 65535

@@ -7,6 +7,7 @@ import (
 
 	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/ipsec/esp"
+	"github.com/godwit-net/godwit/mobility/pathmtu"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
@@ -43,7 +44,15 @@ type flight struct {
 	timer   *time.Timer
 	armed   bool
 	stopped bool
+	gone    int // large pieces lost since the last of them arrived
 }
+
+// A piece is large if a path that takes the base size alone would lose it.
+const largeBytes = pathmtu.BaseSize - esp.MaxOverhead
+
+// blackHole is how many large pieces are lost in a row before their size is
+// suspected.
+const blackHole = 8
 
 // sent is an inner packet with the ESP packets that carried it.
 type sent struct {
@@ -186,6 +195,7 @@ func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed 
 		}
 		var pieces uint64
 		whole := true
+		large := e.size > e.n*largeBytes
 		for k := range e.n {
 			seq := e.first + uint64(k)
 			if k < 64 && (e.again|e.got)&(1<<k) != 0 {
@@ -199,8 +209,14 @@ func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed 
 				if k < 64 {
 					e.got |= 1 << k
 				}
+				if got && large {
+					f.gone = 0
+				}
 			case k < 64 && late(seq, e.at):
 				pieces |= 1 << k
+				if large {
+					f.gone++
+				}
 			default:
 				whole, early = false, true
 			}
@@ -216,6 +232,17 @@ func (f *flight) lost(out *esp.Outbound, m report, late func(seq uint64, sealed 
 		}
 	}
 	return found, early
+}
+
+// narrow tells, once, that large pieces are lost one after the other.
+func (f *flight) narrow() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.gone < blackHole {
+		return false
+	}
+	f.gone = 0
+	return true
 }
 
 // tail gives the newest packet of which nothing up to highest has been

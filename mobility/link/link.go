@@ -18,6 +18,7 @@ import (
 
 	"github.com/godwit-net/godwit/ipsec/esp"
 	"github.com/godwit-net/godwit/ipsec/ike"
+	"github.com/godwit-net/godwit/mobility/pathmtu"
 	"github.com/godwit-net/godwit/mobility/regmsg"
 	"github.com/godwit-net/godwit/transports"
 	"github.com/godwit-net/godwit/tunnel"
@@ -64,7 +65,14 @@ type Config struct {
 	// being closed. May be nil.
 	SendFailed func(c transports.Carrier, err error)
 
-	MTU         int // largest inner packet on a datagram encapsulation, in bytes
+	// Discover has the size of inner packets follow the path on encapsulations of
+	// datagrams, by probes that the peer answers.
+	Discover bool
+	// PathMTU is called, on a goroutine of its own, when the largest IP packet that the
+	// path in use takes was found, in bytes. May be nil.
+	PathMTU func(mtu int)
+
+	MTU         int // largest inner packet on a datagram encapsulation that is not searched, in bytes
 	QueueBytes  int // 0 means DefaultQueueBytes
 	FlightBytes int // most that is kept for a replay; 0 means DefaultFlightBytes
 }
@@ -107,6 +115,8 @@ type Link struct {
 	flight   flight
 	recovery recovery
 	meter    meter
+	mtu      discovery
+	discover atomic.Bool
 
 	replay  atomic.Pointer[replay] // asked for, not done yet
 	replays atomic.Uint64          // how often it was asked for
@@ -122,7 +132,8 @@ type Link struct {
 // path is a carrier with what is known of it.
 type path struct {
 	carrier   transports.Carrier
-	inner     int // largest inner packet to send whole
+	inner     atomic.Int32 // largest inner packet to send whole
+	searched  bool         // inner follows the search of discovery
 	validated atomic.Bool
 	credit    atomic.Int64 // bytes that may be sent before validation
 
@@ -142,8 +153,9 @@ func New(c Config) *Link {
 		l.log = slog.New(slog.DiscardHandler)
 	}
 	l.changed.L = &l.mu
-	l.life.link, l.flight.link, l.recovery.link = l, l, l
+	l.life.link, l.flight.link, l.recovery.link, l.mtu.link = l, l, l, l
 	l.recovery.on.Store(c.Recover)
+	l.discover.Store(c.Discover)
 	l.life.rtt.Store(int64(MinSilence / 3))
 	l.startPump()
 	return l
@@ -173,6 +185,7 @@ func (l *Link) Close() {
 	l.queue.Close()
 	l.life.stop()
 	l.recovery.stop()
+	l.mtu.stop()
 	l.wg.Wait()
 	l.flight.stop()
 }
@@ -191,6 +204,7 @@ func (l *Link) Install(child ike.Child) error {
 		return fmt.Errorf("install outbound SA: %w", err)
 	}
 	e := &inbound{link: l, in: in, out: out}
+	defer l.mtu.run() // a path may have waited for it
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.installed++
@@ -262,10 +276,15 @@ func (l *Link) promote(e *inbound) {
 func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
 	var p *path
 	if c != nil {
-		p = &path{carrier: c, inner: c.MTU() - esp.MaxOverhead}
-		if p.inner < 9000 {
-			p.inner = min(p.inner, l.c.MTU)
+		inner := c.MTU() - esp.MaxOverhead
+		p = &path{carrier: c, searched: l.discover.Load() && datagrams(c)}
+		switch {
+		case p.searched:
+			inner = min(inner, pathmtu.BaseSize-esp.MaxOverhead)
+		case datagrams(c):
+			inner = min(inner, l.c.MTU)
 		}
+		p.inner.Store(int32(inner))
 		p.validated.Store(validated || c.Validated())
 		p.credit.Store(int64(credit))
 	}
@@ -276,6 +295,7 @@ func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
 		}
 		l.changed.Broadcast()
 		l.mu.Unlock()
+		l.mtu.run()
 		return
 	}
 	l.path.Store(p)
@@ -285,6 +305,7 @@ func (l *Link) Use(c transports.Carrier, validated bool, credit int) {
 	l.changed.Broadcast()
 	stuck := l.sending.Load() && !l.closed
 	l.mu.Unlock()
+	l.mtu.use(p)
 	if stuck {
 		// The pump may sit in a stream whose peer is gone. Its replacement
 		// takes what is queued; it ends itself when that stream is closed.
@@ -304,6 +325,7 @@ func (l *Link) Charge(c transports.Carrier, n int) {
 func (l *Link) Validate(c transports.Carrier) {
 	if p := l.path.Load(); p != nil && p.carrier == c && !p.validated.Swap(true) {
 		l.wake()
+		l.mtu.run()
 	}
 }
 
@@ -339,9 +361,14 @@ func (l *Link) Seal(inner []byte, padTo int) ([]byte, error) {
 	return out.Seal(nil, inner, padTo)
 }
 
-// FullSize is the size of an ESP packet that holds the largest inner packet
-// of a datagram encapsulation: what a padded registration is padded to.
-func (l *Link) FullSize() int { return l.c.MTU + esp.MaxOverhead }
+// FullSize is the size of the ESP packets of data on a new path by an encapsulation
+// of datagrams: what a padded registration is padded to.
+func (l *Link) FullSize() int {
+	if l.discover.Load() {
+		return pathmtu.BaseSize
+	}
+	return l.c.MTU + esp.MaxOverhead
+}
 
 // ReceiveState is what has arrived on the pair of SAs in use.
 func (l *Link) ReceiveState() regmsg.ReceiveState {

@@ -185,6 +185,9 @@ func (v *liveness) checkSilence() {
 	switch {
 	case v.asked == 0 && wait > 0:
 	case v.asked < probePairs:
+		if v.asked == 0 {
+			v.link.mtu.suspect()
+		}
 		v.sendEmpty(probeSize)
 		v.sendEmpty(probeSize)
 		v.asked++

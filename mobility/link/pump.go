@@ -100,7 +100,8 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 		return
 	}
 	var err error
-	b.cut, b.segs, err = pkt.AppendCut(b.cut[:0], p.inner, b.segs[:0])
+	inner := int(p.inner.Load())
+	b.cut, b.segs, err = pkt.AppendCut(b.cut[:0], inner, b.segs[:0])
 	if err != nil {
 		pkt.Release()
 		l.tooBig.Add(1)
@@ -108,7 +109,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 		return
 	}
 	mask := uint64(0)
-	if before != nil && before.mtu == p.inner {
+	if before != nil && before.mtu == inner {
 		b.segs, mask = before.pick(b.segs, missing)
 	}
 	// What waited for the move, or is sent again after it, is not late by
@@ -118,8 +119,8 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 			tunnel.Delay(s, late)
 		}
 	}
-	if b.pacer != nil || len(b.segs) > 64 || mask == 0 && before != nil && before.mtu == p.inner {
-		l.sealPieces(b, pkt, p, b.segs, mask, before)
+	if b.pacer != nil || len(b.segs) > 64 || mask == 0 && before != nil && before.mtu == inner {
+		l.sealPieces(b, pkt, p, inner, b.segs, mask, before)
 		return
 	}
 	// Where the path's rate is followed, packets are numbered when they may leave:
@@ -137,15 +138,15 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 			if now == nil {
 				break
 			}
-			if now.inner != p.inner {
-				l.seal(b, pkt, nil, nil) // pieces of another size
+			if int(now.inner.Load()) < inner {
+				l.seal(b, pkt, nil, nil) // smaller pieces
 				return
 			}
 			p = now
 		}
 		part := lowest(mask, n)
 		mask &^= part
-		l.sealPieces(b, pkt.Retain(), p, rest[:n], part, before)
+		l.sealPieces(b, pkt.Retain(), p, inner, rest[:n], part, before)
 		if rest = rest[n:]; len(rest) > 0 {
 			l.flush(b)
 		}
@@ -185,9 +186,9 @@ func lowest(mask uint64, n int) (low uint64) {
 	return low
 }
 
-// sealPieces seals pieces of a packet, which was sent before if that is not nil,
-// and takes the packet over.
-func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, segs [][]byte, mask uint64, before *sent) {
+// sealPieces seals pieces of a packet that was cut to inner bytes, which was sent
+// before if that is not nil, and takes the packet over.
+func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, inner int, segs [][]byte, mask uint64, before *sent) {
 	out := l.outbound.Load()
 	if out == nil || len(segs) == 0 {
 		pkt.Release()
@@ -215,7 +216,7 @@ func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, segs [][]byte,
 	if before != nil {
 		born = before.born
 	}
-	l.flight.add(sent{packet: pkt, size: size, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: p.inner, mask: mask, by: p.carrier, at: now, born: born, reports: l.recovery.answers(p.carrier)})
+	l.flight.add(sent{packet: pkt, size: size, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: inner, mask: mask, by: p.carrier, at: now, born: born, reports: l.recovery.answers(p.carrier)})
 }
 
 // pick leaves of a packet's pieces those that are missing, by their places in e,

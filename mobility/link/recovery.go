@@ -323,6 +323,11 @@ func (r *recovery) reported(m report) {
 		return
 	}
 	now := time.Now()
+	defer func() {
+		if l.flight.narrow() {
+			l.mtu.suspect()
+		}
+	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.control == nil || r.carrier != p.carrier || r.stopped {
@@ -456,6 +461,12 @@ func (r *recovery) tailAfter() time.Duration {
 func (r *recovery) checkTail() {
 	l := r.link
 	now := time.Now()
+	silent := false
+	defer func() {
+		if silent {
+			l.mtu.suspect()
+		}
+	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.armed = false
@@ -476,6 +487,7 @@ func (r *recovery) checkTail() {
 		return
 	}
 	r.tries++
+	silent = true
 	r.control.Lapse()
 	if e, ok := l.flight.tail(out, r.highest); ok {
 		r.again = append(r.again, e)

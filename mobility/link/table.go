@@ -167,14 +167,17 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	// A dummy packet, which opens to nothing, says only that the peer is there.
 	answer := current && (authentic > len(b.data) || !l.recovery.answers(c))
 	l.life.heard(answer, len(b.data) > 0)
-	reports := 0
+	understood := 0
 	for _, n := range notes {
 		if r, ok := parseReport(n); ok {
 			l.recovery.reported(r)
-			reports++
+			understood++
+		} else if m, ok := parseEcho(n); ok {
+			l.echoed(m, c, len(n)+esp.NoteOverhead)
+			understood++
 		}
 	}
-	if len(opened) == 0 && reports == 0 && size >= probeSize*len(b.pkts) {
+	if len(opened) == 0 && understood == 0 && size >= probeSize*len(b.pkts) {
 		l.life.probed(authentic)
 	}
 	way := l.recovery.received(e, c, size, len(b.data))

@@ -27,6 +27,7 @@ const (
 	maxNames  = 8   // encapsulations of a place
 	maxName   = 16  // bytes of one's name
 	maxFile   = 128 << 10
+	maxKept   = 24 * 60 * 60 // seconds of a mapping
 )
 
 // A Memory remembers places, in a file if it has one. Its methods may be called
@@ -47,6 +48,22 @@ type Memory struct {
 type place struct {
 	Key    string            `json:"key"`
 	Worked []transports.Name `json:"worked"` // what was selected, then what answered too
+	Path
+}
+
+// A Path is what was found out about the datagrams that leave a place. The zero value
+// of a field means that nothing was.
+type Path struct {
+	// MTU is the largest IP packet that went, in bytes.
+	MTU int `json:"mtu,omitempty"`
+	// Kept is how long a NAT on the way was seen to keep an idle mapping, in seconds,
+	// and Lost the shortest time after which one was gone.
+	Kept int `json:"mapping_kept,omitempty"`
+	Lost int `json:"mapping_lost,omitempty"`
+}
+
+func (p Path) sensible() bool {
+	return p.MTU >= 0 && p.MTU <= 1<<16 && p.Kept >= 0 && p.Kept <= maxKept && p.Lost >= 0 && p.Lost <= maxKept
 }
 
 type file struct {
@@ -102,6 +119,48 @@ func (m *Memory) Order(a netwatch.Attachment) []transports.Name {
 	return nil
 }
 
+// Path gives what was found out about the datagrams that leave a.
+func (m *Memory) Path(a netwatch.Attachment) Path {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range keys(a) {
+		if i := m.find(k); i >= 0 {
+			return m.places[i].Path
+		}
+	}
+	return Path{}
+}
+
+// LearnPath says what was found out about the datagrams that leave a, if a is known by
+// what worked there.
+func (m *Memory) LearnPath(a netwatch.Attachment, p Path) {
+	if !p.sensible() {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	news := false
+	for _, k := range keys(a) {
+		if i := m.find(k); i >= 0 && m.places[i].Path != p {
+			m.places[i].Path, news = p, true
+		}
+	}
+	if news {
+		m.changed()
+	}
+}
+
+// changed has the file written, soon; the caller holds mu.
+func (m *Memory) changed() {
+	if m.closed || m.path == "" {
+		return
+	}
+	select {
+	case m.dirty <- struct{}{}:
+	default:
+	}
+}
+
 // Learn says what worked at a: the encapsulation selected, then others that
 // answered. Nothing is learnt from nothing.
 func (m *Memory) Learn(a netwatch.Attachment, worked []transports.Name) {
@@ -118,17 +177,16 @@ func (m *Memory) Learn(a netwatch.Attachment, worked []transports.Name) {
 		i := m.find(k)
 		// A place that is as it was, and among the last, is no reason to write.
 		news = news || i < 0 || i < len(m.places)-MaxPlaces/2 || !slices.Equal(m.places[i].Worked, worked)
+		var path Path
 		if i >= 0 {
+			path = m.places[i].Path
 			m.places = slices.Delete(m.places, i, i+1)
 		}
-		m.places = append(m.places, place{Key: k, Worked: worked})
+		m.places = append(m.places, place{Key: k, Worked: worked, Path: path})
 	}
 	m.places = slices.Delete(m.places, 0, max(0, len(m.places)-MaxPlaces))
-	if news && !m.closed && m.path != "" {
-		select {
-		case m.dirty <- struct{}{}:
-		default:
-		}
+	if news {
+		m.changed()
 	}
 }
 
@@ -216,6 +274,7 @@ func parse(b []byte) ([]place, error) {
 	ps := slices.DeleteFunc(f.Places, func(p place) bool {
 		bad := len(p.Key) != 32 || seen[p.Key] || len(p.Worked) == 0 || len(p.Worked) > maxNames ||
 			slices.ContainsFunc(p.Worked, func(n transports.Name) bool { return n == "" || len(n) > maxName })
+		bad = bad || !p.sensible()
 		seen[p.Key] = true
 		return bad
 	})

@@ -54,6 +54,20 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	check(m)
+	way := Path{MTU: 1400, Kept: 30, Lost: 60}
+	m.LearnPath(hotel, way)
+	m.LearnPath(hotel, Path{MTU: -1}) // makes no sense
+	m.LearnPath(at("02:00:00:00:00:03"), Path{})
+	m.Learn(hotel, names(transports.WebSocket)) // leaves it
+	m.Close()
+	reopened := Open(path, nil)
+	if got := reopened.Path(hotel); got != way {
+		t.Errorf("what was found out: %+v, want %+v", got, way)
+	}
+	if got := reopened.Path(home); got != (Path{}) {
+		t.Errorf("of home: %+v, want nothing", got)
+	}
+	reopened.Close()
 	m.Close()
 	m.Close()
 	m.Learn(home, names(transports.TCP)) // too late for the file, and no harm

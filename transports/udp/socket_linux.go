@@ -14,6 +14,10 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
+// defaultWireMTU is that of networks with jumbo frames: a system with less refuses
+// larger packets at once.
+const defaultWireMTU = 9000
+
 // kernelSocket sends runs by UDP_SEGMENT and receives them by UDP_GRO, and
 // learns and sets our own address by the packet information of IPv4 and IPv6.
 type kernelSocket struct {
@@ -72,11 +76,20 @@ func newKernelSocket(u *net.UDPConn, info, offload bool) *kernelSocket {
 	return s
 }
 
+// maxTooBig is how many messages about packets that were too big are passed over
+// before one packet.
+const maxTooBig = 1000
+
 func (s *kernelSocket) close() error { return s.conn.Close() }
 func (s *kernelSocket) joins() bool  { return s.gso.Load() }
 
 func (s *kernelSocket) read(b []byte) (n, segment int, from peer, err error) {
 	n, oobn, remote, err := s.calls.receive(b, s.oob)
+	for tries := 0; tries < maxTooBig && errors.Is(err, unix.EMSGSIZE); tries++ {
+		// Somebody on the way says that a packet was too big, or pretends to. It is
+		// not heeded (RFC 8899, Section 4.6).
+		n, oobn, remote, err = s.calls.receive(b, s.oob)
+	}
 	if err != nil {
 		return 0, 0, peer{}, err
 	}
@@ -121,7 +134,12 @@ var controls = sync.Pool{New: func() any { return new(control) }}
 func (s *kernelSocket) write(b []byte, segment int, to peer) error {
 	joined := len(b) > segment
 	if !joined && (!s.info || !to.local.IsValid()) {
-		return s.calls.send(b, nil, to.remote)
+		err := s.calls.send(b, nil, to.remote)
+		if errors.Is(err, unix.EMSGSIZE) && !to.remote.IsValid() {
+			// It may be what was said of an earlier packet; see read.
+			err = s.calls.send(b, nil, to.remote)
+		}
+		return err
 	}
 	c := controls.Get().(*control)
 	oob := c.buf[:0]

@@ -8,6 +8,10 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
+// defaultWireMTU is Ethernet's: nothing keeps these systems from making fragments of
+// what is larger.
+const defaultWireMTU = 1500
+
 func wrapConn(c net.Conn, _ bool) socket {
 	if u, ok := c.(*net.UDPConn); ok {
 		u.SetReadBuffer(receiveBuffer)

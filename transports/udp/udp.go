@@ -24,8 +24,10 @@ import (
 
 // Options of both ends. The zero value of a field means the default.
 type Options struct {
-	// WireMTU is the largest IP packet to send, headers included, in bytes;
-	// 1500 by default. Larger ones are never fragmented but lost or refused.
+	// WireMTU is the largest IP packet to send, headers included, in bytes; by default
+	// 9000 where the system can be kept from making fragments, as on Linux, and 1500
+	// elsewhere. Larger ones are never fragmented but lost or refused, as are those
+	// that the interface or the path does not take.
 	WireMTU int
 	// MaxCarriers bounds how many remote addresses a server remembers; 65,536
 	// by default. The one longest unheard of is forgotten first.
@@ -60,7 +62,7 @@ func (o Options) name() transports.Name {
 
 func (o Options) withDefaults() Options {
 	if o.WireMTU == 0 {
-		o.WireMTU = 1500
+		o.WireMTU = defaultWireMTU
 	}
 	if o.MaxCarriers == 0 {
 		o.MaxCarriers = 65536

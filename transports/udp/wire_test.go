@@ -248,8 +248,9 @@ func TestMTU(t *testing.T) {
 		wire   int
 		want   int
 	}{
-		{"192.0.2.1", 0, 1472},
-		{"2001:db8::1", 0, 1452},
+		{"192.0.2.1", 0, defaultWireMTU - 28},
+		{"2001:db8::1", 0, defaultWireMTU - 48},
+		{"192.0.2.1", 1500, 1472},
 		{"192.0.2.1", 1280, 1252},
 	} {
 		if got := (Options{WireMTU: c.wire}).withDefaults().mtu(netip.MustParseAddr(c.remote)); got != c.want {
