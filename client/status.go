@@ -58,8 +58,8 @@ type PathStatus struct {
 	Verdict       string    `json:"verdict"`
 	Since         time.Time `json:"since"`
 	// The largest IP packets that the path takes from this end and to it, as far as is
-	// known, in bytes; 0 if nothing is, as with streams. The search for them begins some
-	// seconds after a move.
+	// known, in bytes; 0 if nothing is, as with streams. They are looked for some seconds
+	// after a move, when data needs larger packets.
 	MTUOut int `json:"mtu_out,omitempty"`
 	MTUIn  int `json:"mtu_in,omitempty"`
 }

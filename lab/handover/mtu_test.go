@@ -45,6 +45,7 @@ func TestPathMTU(t *testing.T) {
 					t.Error(err)
 				}
 			}
+			settle()
 			near.Close()
 			far.Close()
 			p := m.client.Status().Path

@@ -62,6 +62,7 @@ type sent struct {
 	first  uint64 // sequence number of the first ESP packet
 	n      int    // ESP packets
 	mtu    int    // that the inner packet was cut to
+	recut  bool   // these are pieces of its pieces, and cannot be told apart
 	mask   uint64 // the pieces that they are, a bit each; 0: all, in order
 	got    uint64 // ESP packets that are known to have arrived, a bit each
 	again  uint64 // and those sent again since

@@ -134,6 +134,7 @@ type path struct {
 	carrier   transports.Carrier
 	inner     atomic.Int32 // largest inner packet to send whole
 	searched  bool         // inner follows the search of discovery
+	needed    atomic.Bool  // and somebody wants to know
 	validated atomic.Bool
 	credit    atomic.Int64 // bytes that may be sent before validation
 

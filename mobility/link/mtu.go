@@ -36,7 +36,8 @@ type discovery struct {
 // not looked at again.
 const dataIdle = 2 * time.Second
 
-// A new path is looked at after a while, and so many round trips at least: on a slow
+// A new path is looked at when packets have to be cut, but only after a while, and so
+// many round trips at least: on a slow
 // link a probe takes as long as many small packets, which shall not wait for it right
 // after a move. Until then there is little to gain, as the base size costs bulk
 // transfers two hundredths of a link's rate.
@@ -71,7 +72,8 @@ func (l *Link) ExpectMTU(mtu int) {
 
 // PathMTU is the largest IP packet that the path in use takes, as far as is known, in
 // bytes with all headers: out by what was answered, in by what came. They are 0 if
-// unknown, as they are for streams. State is that of the search.
+// unknown, as they are for streams and before larger packets were needed. State is that
+// of the search.
 func (l *Link) PathMTU() (out, in int, state pathmtu.State) {
 	d := &l.mtu
 	d.mu.Lock()
@@ -116,7 +118,7 @@ func (d *discovery) run() {
 	l := d.link
 	d.mu.Lock()
 	p, s := d.path, d.search
-	if s == nil || d.stopped || l.path.Load() != p || !p.validated.Load() || l.outbound.Load() == nil {
+	if s == nil || d.stopped || !p.needed.Load() || l.path.Load() != p || !p.validated.Load() || l.outbound.Load() == nil {
 		d.mu.Unlock()
 		return
 	}
@@ -173,6 +175,14 @@ func (d *discovery) due() {
 	d.mu.Unlock()
 	defer d.wg.Done()
 	d.run()
+}
+
+// need says that somebody wants to know how large packets may be: one was cut to the
+// base size. Where only keystrokes pass nothing is sent that nobody needs.
+func (d *discovery) need(p *path) {
+	if p.searched && !p.needed.Swap(true) {
+		d.run()
+	}
 }
 
 // answered takes the answer to a probe.

@@ -29,6 +29,9 @@ const (
 type buffers struct {
 	cut, sealed []byte
 	segs, esp   [][]byte
+	again       []byte // cut to another size
+	large       [][]byte
+	recut       bool // segs were cut twice
 	pkts        []transports.Packet
 	replays     uint64 // Link.replays when the first of sealed was sealed
 	path        *path  // that it was sealed for
@@ -101,6 +104,9 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 	}
 	var err error
 	inner := int(p.inner.Load())
+	if pkt.Len() > inner && !p.needed.Load() {
+		l.mtu.need(p)
+	}
 	b.cut, b.segs, err = pkt.AppendCut(b.cut[:0], inner, b.segs[:0])
 	if err != nil {
 		pkt.Release()
@@ -109,8 +115,13 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 		return
 	}
 	mask := uint64(0)
-	if before != nil && before.mtu == inner {
+	b.recut = false
+	switch {
+	case before == nil, before.recut:
+	case before.mtu == inner:
 		b.segs, mask = before.pick(b.segs, missing)
+	case before.mtu > inner && before.mtu < maxDatagram && p.searched:
+		b.recut = b.cutAgain(pkt, inner, before, missing)
 	}
 	// What waited for the move, or is sent again after it, is not late by
 	// TCP's measure.
@@ -119,7 +130,7 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 			tunnel.Delay(s, late)
 		}
 	}
-	if b.pacer != nil || len(b.segs) > 64 || mask == 0 && before != nil && before.mtu == inner {
+	if b.pacer != nil || len(b.segs) > 64 || b.recut || mask == 0 && before != nil && before.mtu == inner {
 		l.sealPieces(b, pkt, p, inner, b.segs, mask, before)
 		return
 	}
@@ -177,6 +188,28 @@ func (l *Link) sendSmall(b *buffers) {
 	l.waitTurn()
 }
 
+// maxDatagram is more than any encapsulation of datagrams carries, in bytes.
+const maxDatagram = 10000
+
+// cutAgain leaves in b.segs what is missing of a packet that was cut to a larger size
+// before, cut to inner bytes. It changes nothing where it gives false.
+func (b *buffers) cutAgain(pkt tunnel.Packet, inner int, before *sent, missing func(i int) bool) bool {
+	buf, large, err := pkt.AppendCut(b.again[:0], before.mtu, b.large[:0])
+	b.again, b.large = buf, large
+	if err != nil {
+		return false
+	}
+	large, _ = before.pick(large, missing)
+	buf, segs := b.cut[:0], b.segs[:0]
+	for _, s := range large {
+		if buf, segs, err = tunnel.Cut(s, inner, buf, segs); err != nil {
+			return false
+		}
+	}
+	b.cut, b.segs = buf, segs
+	return true
+}
+
 // lowest is the n lowest bits that are set in mask.
 func lowest(mask uint64, n int) (low uint64) {
 	for range n {
@@ -216,7 +249,7 @@ func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, inner int, seg
 	if before != nil {
 		born = before.born
 	}
-	l.flight.add(sent{packet: pkt, size: size, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: inner, mask: mask, by: p.carrier, at: now, born: born, reports: l.recovery.answers(p.carrier)})
+	l.flight.add(sent{packet: pkt, size: size, out: out, first: widen(low, out.Sequence()), n: len(b.esp) - n, mtu: inner, recut: b.recut, mask: mask, by: p.carrier, at: now, born: born, reports: l.recovery.answers(p.carrier)})
 }
 
 // pick leaves of a packet's pieces those that are missing, by their places in e,

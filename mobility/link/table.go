@@ -167,7 +167,7 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 	// A dummy packet, which opens to nothing, says only that the peer is there.
 	answer := current && (authentic > len(b.data) || !l.recovery.answers(c))
 	l.life.heard(answer, len(b.data) > 0)
-	understood := 0
+	understood, echoes := 0, 0
 	for _, n := range notes {
 		if r, ok := parseReport(n); ok {
 			l.recovery.reported(r)
@@ -175,12 +175,13 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		} else if m, ok := parseEcho(n); ok {
 			l.echoed(m, c, len(n)+esp.NoteOverhead)
 			understood++
+			echoes += len(n) + esp.NoteOverhead
 		}
 	}
 	if len(opened) == 0 && understood == 0 && size >= probeSize*len(b.pkts) {
 		l.life.probed(authentic)
 	}
-	way := l.recovery.received(e, c, size, len(b.data))
+	way := l.recovery.received(e, c, max(size-echoes, 0), len(b.data))
 	if len(b.data) > 0 {
 		l.bytesReceived.Add(uint64(bytes))
 		l.c.Deliver(b.data, way)
