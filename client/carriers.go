@@ -300,6 +300,9 @@ func (c *Client) send(id mobility.CarrierID, kind transports.Kind, data []byte) 
 	if ca == nil || ca.open == nil {
 		return
 	}
+	if id == c.currentID() {
+		c.refreshed = time.Now()
+	}
 	if err := ca.open.Send([]transports.Packet{{Kind: kind, Urgent: true, Data: data}}); err != nil {
 		c.log.Debug("not sent", slog.Any("transport", ca.name), slog.Any("err", err))
 	}

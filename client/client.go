@@ -77,6 +77,9 @@ type Client struct {
 	found     places.Path           // what was found out about datagrams at attached
 	learnt    uint32                // the registration that Places has learnt from
 	elsewhere bool                  // the address of before, if it is there, may lead to another network now
+	mapping   *mobility.Keepalive   // how long a NAT keeps the mapping of the path in use
+	question  uint32                // the last that was asked of the server for that
+	refreshed time.Time             // when a plain NAT keepalive left last
 	keepalive time.Time             // when a NAT keepalive is due
 	remotes   []netip.Addr
 	// translated stand for IPv4 addresses of remotes in a network that has IPv6 alone.
@@ -173,6 +176,7 @@ func (c *Client) Run(ctx context.Context) error {
 		MTU:        tunnel.InnerMTU,
 		Recover:    !c.c.NoRecovery,
 		Discover:   true,
+		Answer:     func(n uint32) { c.owner.Post(func(now time.Time) { c.questionAnswered(now, n) }) },
 		PathMTU:    func(mtu int) { c.owner.Post(func(time.Time) { c.narrow(mtu) }) },
 
 		FlightBytes: c.c.ReplayBytes,

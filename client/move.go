@@ -9,13 +9,6 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
-// keepaliveEvery is how often a NAT's mapping is refreshed on an idle path
-// (RFC 3948, Section 4: 20 seconds by default).
-const keepaliveEvery = 20 * time.Second
-
-// keeper is a carrier whose path has a mapping to keep alive.
-type keeper interface{ Keepalive() error }
-
 // registrationIn takes an inner packet to port 434, on the carrier's goroutine.
 func (c *Client) registrationIn(ip []byte, by transports.Carrier) {
 	t, ok := by.(*tagged)
@@ -123,7 +116,7 @@ func (c *Client) use(a mobility.Use) {
 	if c.session != nil {
 		c.session.Retransmit(time.Now())
 	}
-	c.keepalive = time.Now().Add(keepaliveEvery)
+	c.keepAlive(time.Now())
 	c.log.Debug("path in use", slog.Any("transport", ca.name), slog.Any("verdict", a.Verdict),
 		slog.Any("local", ca.desc.Source), slog.Duration("rtt", a.RTT))
 }
@@ -170,29 +163,5 @@ func (c *Client) watchLoneliness(now time.Time) {
 		}
 		c.next = s
 		c.ikeEvents(now, s)
-	}
-}
-
-// sendKeepalive refreshes NAT mappings of the carrier in use.
-func (c *Client) sendKeepalive(now time.Time) {
-	if c.keepalive.IsZero() || now.Before(c.keepalive) {
-		return
-	}
-	c.keepalive = now.Add(keepaliveEvery)
-	c.keep(c.currentID())
-	if c.registrar != nil && c.registrar.Standby() != 0 {
-		c.keep(c.registrar.Standby())
-	}
-}
-
-func (c *Client) keep(id mobility.CarrierID) {
-	ca := c.carriers[id]
-	if ca == nil || ca.open == nil {
-		return
-	}
-	if k, ok := ca.in.tag.Load().Carrier.(keeper); ok {
-		if err := k.Keepalive(); err != nil {
-			c.log.Debug("keepalive not sent", slog.Any("err", err))
-		}
 	}
 }

@@ -341,7 +341,8 @@ func TestUDPBlockedInPlace(t *testing.T) {
 	})
 }
 
-// TestIdleLinkIsQuiet has nothing sent on an idle link but NAT keepalives.
+// TestIdleLinkIsQuiet has nothing sent on an idle link but NAT keepalives and what tells
+// how seldom they are needed.
 func TestIdleLinkIsQuiet(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, 50*time.Millisecond)
@@ -353,15 +354,17 @@ func TestIdleLinkIsQuiet(t *testing.T) {
 		n := 0
 		start := time.Now()
 		stop := w.in.Trace(func(e lab.Event) {
-			if e.Fate == lab.Sent && e.Size != 1 {
+			if e.Fate == lab.Sent {
 				t.Log(e.Time.Sub(start), e)
-				n++
+				if n++; e.Size > 48 {
+					t.Error("that is no keepalive")
+				}
 			}
 		})
 		time.Sleep(10 * time.Minute)
 		stop()
-		if n != 0 {
-			t.Errorf("%d packets on an idle link in ten minutes, want none but keepalives", n)
+		if n > 20 {
+			t.Errorf("%d packets on an idle link in ten minutes", n)
 		}
 	})
 }

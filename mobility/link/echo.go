@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"time"
 
+	"github.com/godwit-net/godwit/clock"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -59,13 +60,34 @@ func parseEcho(b []byte) (e echo, ok bool) {
 // echoed takes an echo that came by c, in an ESP packet of size bytes.
 func (l *Link) echoed(e echo, c transports.Carrier, size int) {
 	switch {
+	case e.answer && e.number&question != 0:
+		if l.c.Answer != nil {
+			l.c.Answer(e.number &^ question)
+		}
 	case e.answer:
 		l.mtu.answered(e.number)
-	case e.after == 0:
+	case e.after > 0:
+		l.mtu.answerLater(e)
+	case e.number&question != 0:
+		l.sendNote(echo{answer: true, number: e.number}.append(nil), 0)
+	default:
 		l.mtu.received(c, size)
 		l.sendNote(echo{answer: true, number: e.number}.append(nil), 0)
 	}
 }
+
+// question marks the numbers of questions; probes have the others.
+const question = 1 << 31
+
+// Ask has the other end answer after a pause of whole seconds, 15 minutes at most, by
+// the way that it uses then; 0 for at once. Of several questions that wait there the
+// last is answered. The number has at most 31 bits.
+func (l *Link) Ask(number uint32, pause time.Duration) {
+	_ = l.sendNote(echo{number: number | question, after: pause}.append(nil), 0) // what is lost is not answered
+}
+
+// Quiet is how long nothing has left by the link.
+func (l *Link) Quiet() time.Duration { return clock.Since(l.life.out.Load()) }
 
 // sendNote sends a dummy packet that holds note by the carrier in use, padded to
 // padTo bytes if that is more. It tells what the carrier said.

@@ -68,6 +68,9 @@ type Config struct {
 	// Discover has the size of inner packets follow the path on encapsulations of
 	// datagrams, by probes that the peer answers.
 	Discover bool
+	// Answer is called, on the carrier's reader, with the number of a question that was
+	// answered; see Ask. May be nil.
+	Answer func(number uint32)
 	// PathMTU is called, on a goroutine of its own, when the largest IP packet that the
 	// path in use takes was found, in bytes. May be nil.
 	PathMTU func(mtu int)

@@ -24,6 +24,7 @@ type discovery struct {
 	state   pathmtu.State // that Config.PathMTU was told of
 	first   int           // what the next path may take, with all headers; 0: unknown
 	timer   *time.Timer
+	later   *time.Timer // answers a question after a pause
 	stopped bool
 	wg      sync.WaitGroup
 
@@ -219,11 +220,36 @@ func (d *discovery) suspect() {
 	d.run()
 }
 
+// answerLater answers a question after its pause, unless another one comes.
+func (d *discovery) answerLater(e echo) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.stopped {
+		return
+	}
+	if d.later != nil {
+		d.later.Stop()
+	}
+	d.later = time.AfterFunc(e.after, func() {
+		d.mu.Lock()
+		if d.stopped {
+			d.mu.Unlock()
+			return
+		}
+		d.wg.Add(1)
+		d.mu.Unlock()
+		defer d.wg.Done()
+		_ = d.link.sendNote(echo{answer: true, number: e.number}.append(nil), 0)
+	})
+}
+
 func (d *discovery) stop() {
 	d.mu.Lock()
 	d.stopped = true
-	if d.timer != nil {
-		d.timer.Stop()
+	for _, t := range []*time.Timer{d.timer, d.later} {
+		if t != nil {
+			t.Stop()
+		}
 	}
 	d.mu.Unlock()
 	d.wg.Wait()

@@ -121,7 +121,9 @@ func (l *Link) seal(b *buffers, pkt tunnel.Packet, before *sent, missing func(i 
 	case before.mtu == inner:
 		b.segs, mask = before.pick(b.segs, missing)
 	case before.mtu > inner && before.mtu < maxDatagram && p.searched:
-		b.recut = b.cutAgain(pkt, inner, before, missing)
+		if b.recut = b.cutAgain(pkt, inner, before, missing); !b.recut {
+			b.cut, b.segs, _ = pkt.AppendCut(b.cut[:0], inner, b.segs[:0]) // as above
+		}
 	}
 	// What waited for the move, or is sent again after it, is not late by
 	// TCP's measure.
@@ -192,7 +194,7 @@ func (l *Link) sendSmall(b *buffers) {
 const maxDatagram = 10000
 
 // cutAgain leaves in b.segs what is missing of a packet that was cut to a larger size
-// before, cut to inner bytes. It changes nothing where it gives false.
+// before, cut to inner bytes. Where it gives false they are of no use.
 func (b *buffers) cutAgain(pkt tunnel.Packet, inner int, before *sent, missing func(i int) bool) bool {
 	buf, large, err := pkt.AppendCut(b.again[:0], before.mtu, b.large[:0])
 	b.again, b.large = buf, large
