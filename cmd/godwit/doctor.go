@@ -20,6 +20,7 @@ import (
 	"github.com/godwit-net/godwit/client"
 	"github.com/godwit-net/godwit/client/machine"
 	"github.com/godwit-net/godwit/config"
+	"github.com/godwit-net/godwit/mobility/pathmtu"
 	"github.com/godwit-net/godwit/transports"
 )
 
@@ -218,6 +219,9 @@ func (f *diagnosis) judge(names []string, s client.Status) {
 			w.Passes, w.RTTms, w.Translation = true, c.RTTms, c.Verdict
 			if transports.Name(name).Datagrams() {
 				w.Size = fullPacket(name, c.Remote)
+				if p := s.Path; p != nil && p.Encapsulation == name {
+					w.Size = max(w.Size, p.MTUOut)
+				}
 			}
 		case name == string(transports.ESP) && (s.Path == nil || s.Path.Encapsulation != name):
 			w.Detail = "not tried: it is probed later, where no translation is found"
@@ -293,7 +297,7 @@ func fullPacket(name, remote string) int {
 }
 
 // paddedPacket is the size of a padded registration as an ESP packet, in bytes.
-const paddedPacket = 1416
+const paddedPacket = pathmtu.BaseSize
 
 func (f *diagnosis) print(w io.Writer) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)

@@ -53,7 +53,7 @@ func headers(c transports.Carrier) int {
 	if a := c.Describe().Destination.Addr().Unmap(); a.Is4() || !a.IsValid() {
 		n = 20
 	}
-	if c.Name() == transports.UDP {
+	if c.Name().Base() == transports.UDP {
 		n += 8
 	}
 	return n
