@@ -30,7 +30,7 @@ const (
 	contendedRounds = 6
 	// alone is the part of the product that stays on the way when there was a loss
 	// in a queue of our own.
-	alone = 0.85
+	alone = 0.95
 	// modest is below their rate, as the highest sample is above it.
 	modest = 0.98
 	// grown by as much while more is tried, the rate is not known any more.
