@@ -88,6 +88,7 @@ type options struct {
 	tests       []report.Test
 	rounds      int
 	bytes       uint64 // of each transfer
+	lossyBytes  uint64 // the same, for the test lossy
 	limit       time.Duration
 	idleStreams int
 	idleClients int
@@ -123,7 +124,7 @@ Tests: down, up        one stream
        streams         memory of idle streams
        first           time to the first byte on a long path, in round trips
        clients         memory of idle clients at the server (godwit only)
-       lossy           30 MB each way over a long link that loses packets
+       lossy           one stream each way over a long link that loses packets
        fair            a download beside one outside of the tunnel, on a long link
 
 Flags:
@@ -141,6 +142,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	peers := f.String("peers", defaultPeers, "`names` of peers, separated by commas")
 	tests := f.String("tests", join(allTests), "`names` of tests, separated by commas")
 	bytes := f.String("bytes", "512M", "`size` of each transfer; K, M and G are powers of 1000")
+	lossy := f.String("lossybytes", "30M", "`size` of each transfer of the test lossy: the start counts less in a larger one")
 	f.IntVar(&o.rounds, "rounds", 3, "`number` of rounds; peers take turns within each")
 	f.DurationVar(&o.limit, "limit", 30*time.Second, "longest `time` of one transfer; what went until then counts")
 	f.IntVar(&o.idleStreams, "streams", 1000, "`number` of idle streams for the test streams")
@@ -163,6 +165,9 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	var err error
 	if o.bytes, err = parseSize(*bytes); err != nil {
 		return nil, fmt.Errorf("-bytes: %w", err)
+	}
+	if o.lossyBytes, err = parseSize(*lossy); err != nil {
+		return nil, fmt.Errorf("-lossybytes: %w", err)
 	}
 	for _, name := range split(*peers) {
 		if name == "encapsulations" {

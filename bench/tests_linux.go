@@ -270,8 +270,7 @@ const (
 	lossyTrip  = 50 * time.Millisecond
 	lossyRate  = 100e6 / 8
 	lossyQueue = lossyRate / 20
-	lossyBytes = 30_000_000
-	lossyLimit = 60 * time.Second
+	lossyLimit = 20 * time.Second
 )
 
 // lossyLink measures how fast one stream is while packets are lost.
@@ -296,12 +295,12 @@ func (b *bench) goodput(ctx context.Context, p *peer) (values map[report.Metric]
 		do     string
 		loss   float64
 	}{
-		{report.LossyDown0, "down", 0}, {report.LossyDown1, "down", 0.01}, {report.LossyDown3, "down", 0.03},
-		{report.LossyUp0, "up", 0}, {report.LossyUp1, "up", 0.01}, {report.LossyUp3, "up", 0.03},
+		{report.LossyDown0, "down", 0}, {report.LossyDown1, "down", 0.01}, {report.LossyDown3, "down", 0.03}, {report.LossyDown10, "down", 0.10},
+		{report.LossyUp0, "up", 0}, {report.LossyUp1, "up", 0.01}, {report.LossyUp3, "up", 0.03}, {report.LossyUp10, "up", 0.10},
 	} {
 		b.lossy.relay.SetFaults(netns.Faults{Rate: lossyRate, Queue: lossyQueue, Loss: m.loss})
 		var t load.Transfer
-		err := s.load(ctx, &t, "-do", m.do, "-bytes", strconv.Itoa(lossyBytes), "-limit", lossyLimit.String())
+		err := s.load(ctx, &t, "-do", m.do, "-bytes", strconv.FormatUint(b.lossyBytes, 10), "-limit", lossyLimit.String())
 		switch {
 		case ctx.Err() != nil:
 			return nil, "", ctx.Err()

@@ -54,8 +54,14 @@ var chartPanels = []struct {
 	{"MB/s, eight streams down", Down8, Rate},
 	{"CPU s per GB, eight streams up", Up8, CPU},
 	{"MB/s, eight streams up", Up8, Rate},
-	{"Mbit/s of 100 down at 50 ms, 1 % lost", Lossy, LossyDown1},
-	{"Mbit/s of 100 down at 50 ms, 3 % lost", Lossy, LossyDown3},
+	{"Mbit/s of 100 down at 50 ms, nothing lost", Lossy, LossyDown0},
+	{"Mbit/s of 100 up at 50 ms, nothing lost", Lossy, LossyUp0},
+	{"down, 1 % lost", Lossy, LossyDown1},
+	{"up, 1 % lost", Lossy, LossyUp1},
+	{"down, 3 % lost", Lossy, LossyDown3},
+	{"up, 3 % lost", Lossy, LossyUp3},
+	{"down, 10 % lost", Lossy, LossyDown10},
+	{"up, 10 % lost", Lossy, LossyUp10},
 }
 
 // The colours have enough contrast on white and on the dark grey that pages use;

@@ -31,13 +31,15 @@ const (
 	BusyP50 Metric = "busy_p50_ms"
 	BusyP99 Metric = "busy_p99_ms"
 
-	// Mbit/s of payload over a link that loses no, 1 and 3 % of the packets.
-	LossyDown0 Metric = "mbit_down_0"
-	LossyDown1 Metric = "mbit_down_1"
-	LossyDown3 Metric = "mbit_down_3"
-	LossyUp0   Metric = "mbit_up_0"
-	LossyUp1   Metric = "mbit_up_1"
-	LossyUp3   Metric = "mbit_up_3"
+	// Mbit/s of payload over a link that loses no, 1, 3 and 10 % of the packets.
+	LossyDown0  Metric = "mbit_down_0"
+	LossyDown1  Metric = "mbit_down_1"
+	LossyDown3  Metric = "mbit_down_3"
+	LossyDown10 Metric = "mbit_down_10"
+	LossyUp0    Metric = "mbit_up_0"
+	LossyUp1    Metric = "mbit_up_1"
+	LossyUp3    Metric = "mbit_up_3"
+	LossyUp10   Metric = "mbit_up_10"
 
 	// Of a fair share, beside one stream of the kernel's TCP with that congestion
 	// control; 1 is fair.

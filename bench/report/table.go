@@ -42,9 +42,9 @@ var sections = []section{
 		{"download MB/s", Rate, false}}},
 	{First, "First byte of a new connection, in round trips of the path", []column{
 		{"round trips", FirstByte, false}, {"/godwit", FirstByte, true}, {"path ms", Path, false}}},
-	{Lossy, "30 MB at 50 ms and 100 Mbit/s with a queue of 50 ms, Mbit/s, by what is lost", []column{
-		{"down 0 %", LossyDown0, false}, {"1 %", LossyDown1, false}, {"3 %", LossyDown3, false},
-		{"up 0 %", LossyUp0, false}, {"1 %", LossyUp1, false}, {"3 %", LossyUp3, false}}},
+	{Lossy, "One stream at 50 ms and 100 Mbit/s with a queue of 50 ms, Mbit/s, by what is lost", []column{
+		{"down 0 %", LossyDown0, false}, {"1 %", LossyDown1, false}, {"3 %", LossyDown3, false}, {"10 %", LossyDown10, false},
+		{"up 0 %", LossyUp0, false}, {"1 %", LossyUp1, false}, {"3 %", LossyUp3, false}, {"10 %", LossyUp10, false}}},
 	{Fair, "Share of a link of 100 Mbit/s at 50 ms beside one stream of the kernel's TCP; 1 is fair", []column{
 		{"beside CUBIC", FairCubic, false}, {"beside BBR", FairBBR, false}}},
 	{Streams, "Memory of an idle stream", []column{

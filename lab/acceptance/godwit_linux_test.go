@@ -185,6 +185,7 @@ type status struct {
 	BytesSent     uint64 `json:"bytes_sent"`
 	BytesReceived uint64 `json:"bytes_received"`
 	TCPTimeouts   uint64 `json:"tcp_timeouts"`
+	Resent        uint64 `json:"packets_resent"`
 	IKESent       uint64 `json:"ike_sent"`
 	IKEReceived   uint64 `json:"ike_received"`
 }
