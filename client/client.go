@@ -178,6 +178,7 @@ func (c *Client) Run(ctx context.Context) error {
 		Discover:   true,
 		Answer:     func(n uint32) { c.owner.Post(func(now time.Time) { c.questionAnswered(now, n) }) },
 		PathMTU:    func(mtu int) { c.owner.Post(func(time.Time) { c.narrow(mtu) }) },
+		Duplicate:  c.c.Duplicate,
 
 		FlightBytes: c.c.ReplayBytes,
 	})

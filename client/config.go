@@ -59,6 +59,9 @@ type Config struct {
 	// NoRecovery leaves packets that are lost on the way to the TCP inside, and
 	// the rate of the path too. Both ends need recovery for either to have it.
 	NoRecovery bool
+	// Duplicate sends small datagrams of UDP inside twice, on encapsulations that
+	// lose packets: what the network loses of them then seldom matters.
+	Duplicate bool
 	// ReplayBytes bounds what is kept of what was sent, to be sent again after a
 	// move; 0 means link.DefaultFlightBytes.
 	ReplayBytes int

@@ -69,6 +69,7 @@ func (t *table) local(c *Client) error {
 	c.Tun = t.tun()
 	c.NoOffload = !t.flag("offload", true)
 	c.NoRecovery = !t.flag("recovery", true)
+	c.Duplicate = t.flag("duplicate", false)
 	c.ReplayMemory = cmp.Or(t.number("replay_memory", 1, 1024), replayMemory)
 	c.LogLevel = t.level()
 	return t.done()
@@ -97,6 +98,7 @@ func (c *Client) Encode() []byte {
 		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(c.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !c.NoOffload},
 		{"Lost packets are sent again below TCP, at the path's rate.", "recovery", !c.NoRecovery},
+		{"Small datagrams, as of calls, are sent twice: for networks that lose packets.", "duplicate", c.Duplicate},
 		{"MiB of what was sent that are kept for a move, at most; no more than the path needs.", "replay_memory", strconv.Itoa(cmp.Or(c.ReplayMemory, replayMemory))},
 	}
 	if len(c.Enrolment) > 0 {

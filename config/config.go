@@ -95,6 +95,9 @@ type Server struct {
 	// NoRecovery, the key recovery turned round, leaves packets that are lost on
 	// the way to the TCP inside.
 	NoRecovery bool
+	// Duplicate, the key duplicate, sends small datagrams of UDP inside twice, on encapsulations that
+	// lose packets: what the network loses of them then seldom matters.
+	Duplicate bool
 	// ReplayMemory is how much of what was sent is kept for each peer, to be sent
 	// again after a move, at most, in MiB, from 1 to 1024; 16 by default.
 	ReplayMemory int
@@ -176,6 +179,9 @@ type Client struct {
 	// NoRecovery, the key recovery turned round, leaves packets that are lost on
 	// the way to the TCP inside.
 	NoRecovery bool
+	// Duplicate, the key duplicate, sends small datagrams of UDP inside twice, on encapsulations that
+	// lose packets: what the network loses of them then seldom matters.
+	Duplicate bool
 	// ReplayMemory is how much of what was sent is kept for each peer, to be sent
 	// again after a move, at most, in MiB, from 1 to 1024; 16 by default.
 	ReplayMemory int

@@ -43,6 +43,7 @@ func (t *table) server() (*Server, error) {
 	s.Metrics = t.metrics(s.Listen)
 	s.NoOffload = !t.flag("offload", true)
 	s.NoRecovery = !t.flag("recovery", true)
+	s.Duplicate = t.flag("duplicate", false)
 	s.ReplayMemory = cmp.Or(t.number("replay_memory", 1, 1024), replayMemory)
 	s.LogLevel = t.level()
 	s.IKEv2 = t.ikev2(s)
@@ -83,6 +84,7 @@ func (s *Server) Encode() []byte {
 		{"Keys that are safe from quantum computers: prefer, require or never.", "post_quantum", cmp.Or(s.PostQuantum, "prefer")},
 		{"Many packets at once; false is for looking for faults.", "offload", !s.NoOffload},
 		{"Lost packets are sent again below TCP, at the path's rate.", "recovery", !s.NoRecovery},
+		{"Small datagrams, as of calls, are sent twice: for networks that lose packets.", "duplicate", s.Duplicate},
 		{"MiB of what was sent that are kept for a move, at most; no more than the path needs.", "replay_memory", strconv.Itoa(cmp.Or(s.ReplayMemory, replayMemory))},
 	}, append(s.Web.lines(), s.metricsLines()...)...))
 }

@@ -213,6 +213,7 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 			MTU:          tunnel.InnerMTU,
 			Recover:      !s.c.NoRecovery,
 			Discover:     true,
+			Duplicate:    s.c.Duplicate,
 			FlightBytes:  s.c.ReplayBytes,
 		})
 		s.peers[u.Name] = p

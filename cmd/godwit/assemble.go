@@ -61,6 +61,7 @@ func serverConfig(d *config.ServerDir, logger *slog.Logger) server.Config {
 		NoOffload:      d.Config.NoOffload,
 		PostQuantum:    postQuantum[d.Config.PostQuantum],
 		NoRecovery:     d.Config.NoRecovery,
+		Duplicate:      d.Config.Duplicate,
 		ReplayBytes:    d.Config.ReplayMemory << 20,
 		Lookup: func(key ed25519.PublicKey) (*server.User, error) {
 			return user(d.LookupClient(key, time.Now()))
@@ -232,6 +233,7 @@ func clientConfig(d *config.ClientDir, encapsulations []string, logger *slog.Log
 		Mark:        knock.NewKey(d.Config.ServerKey, d.Config.WebSocketPath).Mark,
 		NoOffload:   d.Config.NoOffload,
 		NoRecovery:  d.Config.NoRecovery,
+		Duplicate:   d.Config.Duplicate,
 		ReplayBytes: d.Config.ReplayMemory << 20,
 
 		Standby:       d.Config.Standby,

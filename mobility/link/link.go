@@ -78,6 +78,10 @@ type Config struct {
 	MTU         int // largest inner packet on a datagram encapsulation that is not searched, in bytes
 	QueueBytes  int // 0 means DefaultQueueBytes
 	FlightBytes int // most that is kept for a replay; 0 means DefaultFlightBytes
+
+	// Duplicate sends small datagrams of UDP inside twice, on encapsulations that
+	// lose packets.
+	Duplicate bool
 }
 
 // Stats counts what went through a link since it was made.

@@ -31,7 +31,8 @@ type buffers struct {
 	segs, esp   [][]byte
 	again       []byte // cut to another size
 	large       [][]byte
-	recut       bool // segs were cut twice
+	recut       bool   // segs were cut twice
+	twice       []bool // of esp, if Config.Duplicate says so
 	pkts        []transports.Packet
 	replays     uint64 // Link.replays when the first of sealed was sealed
 	path        *path  // that it was sealed for
@@ -242,8 +243,11 @@ func (l *Link) sealPieces(b *buffers, pkt tunnel.Packet, p *path, inner int, seg
 		pkt.Release()
 		return
 	}
-	for _, s := range segs {
+	for i, s := range segs {
 		size += len(s)
+		if l.c.Duplicate && n+i < len(b.esp) {
+			b.twice = append(b.twice, twice(s))
+		}
 	}
 	low, _ := esp.SequenceLow(b.esp[n])
 	now := clock.Now()
@@ -340,6 +344,7 @@ func (l *Link) flush(b *buffers) {
 				l.tooBig.Add(1)
 			}
 			l.packetsSent.Add(uint64(n))
+			l.sendAgain(b, p, len(b.pkts)-len(pkts), pkts[:n])
 			l.count(b, p, pkts[:n], len(pkts) == n)
 			pkts = pkts[n:]
 			continue
@@ -352,7 +357,7 @@ func (l *Link) flush(b *buffers) {
 		}
 	}
 	clear(b.pkts)
-	b.sealed, b.esp, b.pkts, b.path, b.out = b.sealed[:0], b.esp[:0], b.pkts[:0], nil, nil
+	b.sealed, b.esp, b.twice, b.pkts, b.path, b.out = b.sealed[:0], b.esp[:0], b.twice[:0], b.pkts[:0], nil, nil
 }
 
 // count notes that packets have left by p, and whether they are the last of b.
