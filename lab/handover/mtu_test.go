@@ -60,7 +60,8 @@ func TestPathMTU(t *testing.T) {
 }
 
 // TestPathMTUFalls makes a path narrower in the midst of a transfer; nothing tells of
-// that but what is lost.
+// that but what is lost. It takes four round trips, and a second more where the control
+// of the rate has to give up first what is on the way.
 func TestPathMTUFalls(t *testing.T) {
 	for _, down := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
@@ -112,7 +113,7 @@ func TestPathMTUFalls(t *testing.T) {
 			}
 			mu.Unlock()
 			t.Logf("down %v: data stood still for %.1f R", down, lab.Rounds(longest, r))
-			if rounds := lab.Rounds(longest, r); rounds > 16 || last.Sub(fell) < time.Second {
+			if rounds := lab.Rounds(longest, r); rounds > 60 || last.Sub(fell) < time.Second {
 				t.Errorf("down %v: data stood still for %.1f R, and came until %v after the fall", down, rounds, last.Sub(fell))
 			}
 			s := m.client.Status()
