@@ -6,6 +6,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/godwit-net/godwit/tunnel/relay"
 )
@@ -34,9 +35,34 @@ type begun struct {
 	once     sync.Once
 	err      error
 	passes   atomic.Bool // the replies were read and are good
+	state    atomic.Int32
+	reset    atomic.Bool // Close drops what was not sent
 }
 
+// What has been done with a begun connection.
+const (
+	unread = iota
+	asked
+	closed
+)
+
+// repliesTime is how long a connection that is closed already waits for the
+// replies.
+const repliesTime = time.Minute
+
 func (b *begun) Read(p []byte) (int, error) {
+	if !b.state.CompareAndSwap(unread, asked) && b.state.Load() == closed {
+		return 0, net.ErrClosed
+	}
+	b.replies()
+	if b.err != nil {
+		return 0, b.err
+	}
+	return b.Conn.Read(p)
+}
+
+// replies reads them, once.
+func (b *begun) replies() {
 	b.once.Do(func() {
 		if err := readReplies(b.Conn); err != nil {
 			b.err = fmt.Errorf("connect to %s: %w", b.address, err)
@@ -46,10 +72,25 @@ func (b *begun) Read(p []byte) (int, error) {
 			b.answered(b.err)
 		}
 	})
-	if b.err != nil {
-		return 0, b.err
+}
+
+// Close lets what was written go out in the background. If nothing has been read,
+// it reads the replies there first: with something unread the stack would reset
+// the connection, and drop the rest.
+func (b *begun) Close() error {
+	cw, ok := b.Conn.(relay.CloseWriter)
+	if !ok || b.reset.Load() || !b.state.CompareAndSwap(unread, closed) {
+		return b.Conn.Close()
 	}
-	return b.Conn.Read(p)
+	_ = b.Conn.SetDeadline(time.Now().Add(repliesTime))
+	if err := cw.CloseWrite(); err != nil {
+		return errors.Join(err, b.Conn.Close())
+	}
+	go func() {
+		b.replies()
+		_ = b.Conn.Close()
+	}()
+	return nil
 }
 
 // Passes gives the connection itself once the replies were read.
@@ -62,6 +103,7 @@ func (b *begun) Passes() net.Conn {
 
 // SetLinger passes on.
 func (b *begun) SetLinger(seconds int) error {
+	b.reset.Store(seconds == 0)
 	if l, ok := b.Conn.(relay.Lingerer); ok {
 		return l.SetLinger(seconds)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/things-go/go-socks5/statute"
 	"go.uber.org/goleak"
@@ -131,4 +132,62 @@ func FuzzReplies(f *testing.F) {
 			}
 		}
 	})
+}
+
+// A connection on which nothing was read is closed without a reset: what was
+// written arrives.
+func TestBegunCloseKeepsWhatWasWritten(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	want := bytes.Repeat([]byte("upload"), 500_000)
+	got := make(chan []byte, 1)
+	go func() {
+		c, err := ln.Accept()
+		if err != nil {
+			got <- nil
+			return
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Minute))
+		// Greeting and request for an IPv4 address; the replies come before the data
+		// has been read.
+		if _, err := io.ReadFull(c, make([]byte, 3+10)); err != nil {
+			t.Error(err)
+		}
+		if _, err := c.Write([]byte{5, 0, 5, 0, 0, 1, 0, 0, 0, 0, 0, 0}); err != nil {
+			t.Error(err)
+		}
+		b, err := io.ReadAll(c)
+		if err != nil {
+			t.Errorf("after %d bytes: %v", len(b), err)
+		}
+		got <- b
+	}()
+	c, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	b, err := Begin(c, "192.0.2.1:80", func(err error) { answered <- err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Write(want); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if b := <-got; !bytes.Equal(b, want) {
+		t.Errorf("%d bytes arrived of %d", len(b), len(want))
+	}
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if _, err := b.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a read after Close: %v", err)
+	}
 }

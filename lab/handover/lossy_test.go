@@ -37,7 +37,7 @@ func TestLossyLink(t *testing.T) {
 		{"3 % lost", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Loss: 0.03}, 30e6, 0.80},
 		{"10 % lost", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Loss: 0.10}, 30e6, 0.60},
 		{"2 % lost in fours", 300 * time.Millisecond, lab.Link{Rate: 20 * mbit, Queue: 50 * 20 * mbit / 1000, Loss: 0.02, Burst: 4}, 60e6, 0.80},
-		{"jitter and 1 % overtaken", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Jitter: 20 * time.Millisecond, Reorder: 0.01}, 30e6, 0.90},
+		{"jitter and 1 % overtaken", 50 * time.Millisecond, lab.Link{Rate: fast.Rate, Queue: fast.Queue, Jitter: 20 * time.Millisecond, Reorder: 0.01}, 30e6, 0.85}, // 0.90 to 1.01, once in a while less
 	} {
 		for _, way := range []string{"down", "up"} {
 			t.Run(tt.name+" "+way, func(t *testing.T) {
@@ -190,11 +190,16 @@ func TestPages(t *testing.T) {
 		return times
 	}
 	p95 := func(times []time.Duration) time.Duration { return times[len(times)*95/100] }
-	clean, lossy := load(0, 1), append(load(0.02, 1), load(0.02, 2)...)
+	clean := append(load(0, 1), load(0, 2)...)
+	slices.Sort(clean)
+	var lossy []time.Duration
+	for seed := range uint64(5) {
+		lossy = append(lossy, load(0.02, seed)...)
+	}
 	slices.Sort(lossy)
 	ratio := float64(p95(lossy)) / float64(p95(clean))
 	t.Logf("95th percentile: %v without loss, %v with 2 %%: %.2f times; median %v and %v", p95(clean), p95(lossy), ratio, clean[len(clean)/2], lossy[len(lossy)/2])
-	if ratio > 1.3 {
+	if ratio > 1.5 { // 1.20 to 1.42; without recovery 6.7
 		t.Errorf("with 2 %% loss the 95th percentile is %.2f times that without", ratio)
 	}
 }
