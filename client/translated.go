@@ -16,6 +16,9 @@ import (
 // network before goes on being tried until this one's is known: most have the same
 // prefix.
 
+// nat64Wait is how long a network has had IPv6 alone when a NAT64 is looked for.
+const nat64Wait = 300 * time.Millisecond
+
 // targets are all addresses of the server, translated ones last.
 func (c *Client) targets() []netip.Addr { return slices.Concat(c.remotes, c.translated) }
 
@@ -43,6 +46,16 @@ func (c *Client) reaches(a netip.Addr) bool {
 func (c *Client) translate(ctx context.Context, remotes []netip.Addr) []netip.Addr {
 	// Where there is no IPv6 either nobody could be asked.
 	if !slices.ContainsFunc(remotes, func(a netip.Addr) bool { return a.Unmap().Is4() }) || !c.reaches(nat64.Probe) {
+		return nil
+	}
+	// IPv4 may be a little behind IPv6 where a network comes up. Who asks in vain
+	// tells the network's name server of it, past a kill switch.
+	select {
+	case <-time.After(nat64Wait):
+	case <-ctx.Done():
+		return nil
+	}
+	if slices.ContainsFunc(remotes, c.reaches) {
 		return nil
 	}
 	prefixes, err := nat64.Discover(ctx, c.c.Resolve)
