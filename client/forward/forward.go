@@ -160,10 +160,7 @@ func (s *Set) stream(c net.Conn, r Rule) {
 	if err != nil {
 		s.c.Logger.LogAttrs(s.ctx, slog.LevelInfo, "forward has no target", slog.String("forward", r.String()), slog.Any("err", err))
 		// Nothing was exchanged; a reset says that nobody is there.
-		if l, ok := c.(relay.Lingerer); ok {
-			_ = l.SetLinger(0)
-		}
-		_ = c.Close()
+		relay.Reset(c)
 		return
 	}
 	defer context.AfterFunc(s.ctx, func() { _ = remote.Close() })()

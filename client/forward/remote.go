@@ -361,10 +361,7 @@ func (r *Remote) accept(ln net.Listener, rule RemoteRule) {
 			defer context.AfterFunc(r.ctx, func() { _ = c.Close() })()
 			target, err := r.dial(rule)
 			if err != nil {
-				if l, ok := c.(relay.Lingerer); ok {
-					_ = l.SetLinger(0)
-				}
-				_ = c.Close()
+				relay.Reset(c)
 				return
 			}
 			defer context.AfterFunc(r.ctx, func() { _ = target.Close() })()

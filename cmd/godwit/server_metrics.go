@@ -15,33 +15,27 @@ import (
 // 0.0.4. No name, address or key of a client is in it, and how many lines there are
 // does not depend on what clients do.
 func writeServerMetrics(w io.Writer, s server.Status) {
-	head := func(kind, name, help string) {
-		fmt.Fprintf(w, "# HELP godwit_server_%s %s\n# TYPE godwit_server_%s %s\n", name, help, name, kind)
-	}
-	metric := func(kind, name, help string, value any) {
-		head(kind, name, help)
-		fmt.Fprintf(w, "godwit_server_%s %v\n", name, value)
-	}
+	m := metricWriter{w, "godwit_server_"}
 	t := s.Totals
-	metric("gauge", "clients_connected", "Clients that are connected.", t.Connected)
-	metric("gauge", "clients_remembered", "Clients without a connection whose streams wait for them.", t.Remembered)
-	metric("counter", "connections_total", "IKE SAs made with clients.", t.Connections)
-	metric("counter", "sent_bytes_total", "Bytes of inner packets sent to clients.", t.BytesSent)
-	metric("counter", "received_bytes_total", "Bytes of inner packets received from clients.", t.BytesReceived)
-	metric("counter", "sent_packets_total", "ESP packets sent.", t.PacketsSent)
-	metric("counter", "received_packets_total", "ESP packets received.", t.PacketsReceived)
-	metric("counter", "replayed_bytes_total", "Bytes of ESP packets sent again after moves.", t.BytesResent)
-	metric("counter", "replayed_packets_total", "ESP packets sent again after moves.", t.PacketsResent)
-	metric("counter", "tcp_timeouts_total", "Retransmission timers that ran out in the TCP inside.", s.TCPTimeouts)
+	m.metric("gauge", "clients_connected", "Clients that are connected.", t.Connected)
+	m.metric("gauge", "clients_remembered", "Clients without a connection whose streams wait for them.", t.Remembered)
+	m.metric("counter", "connections_total", "IKE SAs made with clients.", t.Connections)
+	m.metric("counter", "sent_bytes_total", "Bytes of inner packets sent to clients.", t.BytesSent)
+	m.metric("counter", "received_bytes_total", "Bytes of inner packets received from clients.", t.BytesReceived)
+	m.metric("counter", "sent_packets_total", "ESP packets sent.", t.PacketsSent)
+	m.metric("counter", "received_packets_total", "ESP packets received.", t.PacketsReceived)
+	m.metric("counter", "replayed_bytes_total", "Bytes of ESP packets sent again after moves.", t.BytesResent)
+	m.metric("counter", "replayed_packets_total", "ESP packets sent again after moves.", t.PacketsResent)
+	m.metric("counter", "tcp_timeouts_total", "Retransmission timers that ran out in the TCP inside.", s.TCPTimeouts)
 
-	head("counter", "registrations_total", "Registrations of clients that have ended.")
+	m.head("counter", "registrations_total", "Registrations of clients that have ended.")
 	for _, r := range t.Registrations {
-		fmt.Fprintf(w, "godwit_server_registrations_total{trigger=%q,encapsulation=%q,verdict=%q} %d\n", r.Trigger, r.Encapsulation, r.Verdict, r.Count)
+		m.sample("registrations_total", fmt.Sprintf("{trigger=%q,encapsulation=%q,verdict=%q}", r.Trigger, r.Encapsulation, r.Verdict), r.Count)
 	}
-	metric("counter", "registrations_unused_total", "Registration messages that were late, old or wrong.", t.Unused)
-	metric("counter", "rebindings_total", "Times that a client's address changed without a registration.", t.Rebound)
+	m.metric("counter", "registrations_unused_total", "Registration messages that were late, old or wrong.", t.Unused)
+	m.metric("counter", "rebindings_total", "Times that a client's address changed without a registration.", t.Rebound)
 
-	head("histogram", "gap_seconds", "Longest time without data in moves, by direction from the server.")
+	m.head("histogram", "gap_seconds", "Longest time without data in moves, by direction from the server.")
 	for _, g := range []struct {
 		direction string
 		gaps      server.Gaps
@@ -49,14 +43,14 @@ func writeServerMetrics(w io.Writer, s server.Status) {
 		sum := uint64(0)
 		for i, le := range server.GapBounds {
 			sum += g.gaps.Buckets[i]
-			fmt.Fprintf(w, "godwit_server_gap_seconds_bucket{direction=%q,le=\"%g\"} %d\n", g.direction, le, sum)
+			m.sample("gap_seconds_bucket", fmt.Sprintf("{direction=%q,le=\"%g\"}", g.direction, le), sum)
 		}
-		fmt.Fprintf(w, "godwit_server_gap_seconds_bucket{direction=%q,le=\"+Inf\"} %d\n", g.direction, g.gaps.Count)
-		fmt.Fprintf(w, "godwit_server_gap_seconds_sum{direction=%q} %g\n", g.direction, g.gaps.Seconds)
-		fmt.Fprintf(w, "godwit_server_gap_seconds_count{direction=%q} %d\n", g.direction, g.gaps.Count)
+		m.sample("gap_seconds_bucket", fmt.Sprintf("{direction=%q,le=\"+Inf\"}", g.direction), g.gaps.Count)
+		m.sample("gap_seconds_sum", fmt.Sprintf("{direction=%q}", g.direction), g.gaps.Seconds)
+		m.sample("gap_seconds_count", fmt.Sprintf("{direction=%q}", g.direction), g.gaps.Count)
 	}
 
-	head("counter", "dropped_packets_total", "Packets dropped, by reason.")
+	m.head("counter", "dropped_packets_total", "Packets dropped, by reason.")
 	for _, d := range []struct {
 		reason string
 		n      uint64
@@ -64,7 +58,7 @@ func writeServerMetrics(w io.Writer, s server.Status) {
 		{"unknown_sa", t.Drops.UnknownSA}, {"replayed", t.Drops.Replayed}, {"damaged", t.Drops.Damaged},
 		{"spoofed", t.Drops.Spoofed}, {"too_big", t.Drops.TooBig}, {"queue_full", t.Drops.QueueFull},
 	} {
-		fmt.Fprintf(w, "godwit_server_dropped_packets_total{reason=%q} %d\n", d.reason, d.n)
+		m.sample("dropped_packets_total", fmt.Sprintf("{reason=%q}", d.reason), d.n)
 	}
 }
 

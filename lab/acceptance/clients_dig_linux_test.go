@@ -19,7 +19,7 @@ func TestDig(t *testing.T) {
 	n := netns.New(t, netns.Config{Access: accessNetworks[:2]})
 	answer := netip.MustParseAddr("192.0.2.80")
 	at := netip.AddrPortFrom(netns.TargetIPv4, 53)
-	serveDNS(t, n.Target.ListenPacket("udp", at.String()), "dug.test.", answer)
+	serveDNS(t, n.Target.ListenPacket("udp", at.String()), "dug.test.", onlyIPv4(answer))
 	d := &desk{n: n, ctx: within(t, 2*time.Minute), home: t.TempDir()}
 	d.names = watchNames(t, n.Clients[0].Host)
 	d.c = joinClient(t, startServer(t, n), n.Clients[0])

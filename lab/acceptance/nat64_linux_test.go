@@ -69,46 +69,19 @@ data-dir `+dir+"\n"), 0o600); err != nil {
 // serveDNS64 answers for the name by which clients find NAT64 (RFC 7050), and knows no
 // other, until the test ends.
 func serveDNS64(t *testing.T, c net.PacketConn, prefix netip.Addr) {
-	done := make(chan struct{})
-	t.Cleanup(func() {
-		c.Close()
-		<-done
-	})
-	go func() {
-		defer close(done)
-		buf := make([]byte, 1500)
-		for {
-			k, from, err := c.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			var m dnsmessage.Message
-			if m.Unpack(buf[:k]) != nil || len(m.Questions) != 1 {
-				continue
-			}
-			q := m.Questions[0]
-			m = dnsmessage.Message{
-				Header:    dnsmessage.Header{ID: m.ID, Response: true, RecursionDesired: m.RecursionDesired, RecursionAvailable: true},
-				Questions: m.Questions,
-			}
-			h := dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60}
-			for _, last := range []byte{170, 171} {
-				switch {
-				case q.Name.String() != "ipv4only.arpa.":
-					m.RCode = dnsmessage.RCodeNameError
-				case q.Type == dnsmessage.TypeA:
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AResource{A: [4]byte{192, 0, 0, last}}})
-				case q.Type == dnsmessage.TypeAAAA:
-					a := prefix.As16()
-					copy(a[12:], []byte{192, 0, 0, last})
-					m.Answers = append(m.Answers, dnsmessage.Resource{Header: h, Body: &dnsmessage.AAAAResource{AAAA: a}})
-				}
-			}
-			if b, err := m.Pack(); err == nil {
-				_, _ = c.WriteTo(b, from)
+	serveDNS(t, c, "ipv4only.arpa.", func(typ dnsmessage.Type) (known []dnsmessage.ResourceBody) {
+		for _, last := range []byte{170, 171} {
+			switch typ {
+			case dnsmessage.TypeA:
+				known = append(known, &dnsmessage.AResource{A: [4]byte{192, 0, 0, last}})
+			case dnsmessage.TypeAAAA:
+				a := prefix.As16()
+				copy(a[12:], []byte{192, 0, 0, last})
+				known = append(known, &dnsmessage.AAAAResource{AAAA: a})
 			}
 		}
-	}()
+		return known
+	})
 }
 
 // The client has IPv6 alone and the link names an IPv4 address, which is reached through

@@ -24,11 +24,22 @@ func startDNS(t *testing.T, h *netns.Host, name string, address netip.Addr) {
 	t.Helper()
 	server := netip.MustParseAddr("127.0.0.1")
 	h.Resolver(server)
-	serveDNS(t, h.ListenPacket("udp", net.JoinHostPort(server.String(), "53")), name, address)
+	serveDNS(t, h.ListenPacket("udp", net.JoinHostPort(server.String(), "53")), name, onlyIPv4(address))
 }
 
-// serveDNS answers at c until the test ends.
-func serveDNS(t *testing.T, c net.PacketConn, name string, address netip.Addr) {
+// onlyIPv4 is for a name with one address.
+func onlyIPv4(address netip.Addr) func(dnsmessage.Type) []dnsmessage.ResourceBody {
+	return func(typ dnsmessage.Type) []dnsmessage.ResourceBody {
+		if typ != dnsmessage.TypeA {
+			return nil
+		}
+		return []dnsmessage.ResourceBody{&dnsmessage.AResource{A: address.As4()}}
+	}
+}
+
+// serveDNS answers at c until the test ends, for one name, with what is known of each
+// type.
+func serveDNS(t *testing.T, c net.PacketConn, name string, known func(dnsmessage.Type) []dnsmessage.ResourceBody) {
 	done := make(chan struct{})
 	t.Cleanup(func() {
 		c.Close()
@@ -51,14 +62,15 @@ func serveDNS(t *testing.T, c net.PacketConn, name string, address netip.Addr) {
 				Header:    dnsmessage.Header{ID: m.ID, Response: true, RecursionDesired: m.RecursionDesired, RecursionAvailable: true},
 				Questions: m.Questions,
 			}
-			switch {
-			case q.Name.String() != name:
+			if q.Name.String() != name {
 				m.RCode = dnsmessage.RCodeNameError
-			case q.Type == dnsmessage.TypeA:
-				m.Answers = []dnsmessage.Resource{{
-					Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
-					Body:   &dnsmessage.AResource{A: address.As4()},
-				}}
+			} else {
+				for _, body := range known(q.Type) {
+					m.Answers = append(m.Answers, dnsmessage.Resource{
+						Header: dnsmessage.ResourceHeader{Name: q.Name, Type: q.Type, Class: q.Class, TTL: 60},
+						Body:   body,
+					})
+				}
 			}
 			if b, err := m.Pack(); err == nil {
 				_, _ = c.WriteTo(b, from)

@@ -409,7 +409,7 @@ func (s *Service) end(u *user) {
 func (s *Service) stream(c net.Conn, p *port) {
 	u, to, ok := s.begin(p)
 	if !ok {
-		reset(c)
+		relay.Reset(c)
 		return
 	}
 	defer s.end(u)
@@ -419,19 +419,11 @@ func (s *Service) stream(c net.Conn, p *port) {
 	cancel()
 	if err != nil {
 		s.log.LogAttrs(s.ctx, slog.LevelDebug, "client does not take a connection", slog.String("user", u.name), slog.String("port", p.String()), slog.Any("err", err))
-		reset(c)
+		relay.Reset(c)
 		return
 	}
 	defer context.AfterFunc(u.ctx, func() { _ = far.Close() })()
 	relay.Join(c, far)
-}
-
-// reset says that nobody is there.
-func reset(c net.Conn) {
-	if l, ok := c.(relay.Lingerer); ok {
-		_ = l.SetLinger(0)
-	}
-	_ = c.Close()
 }
 
 // Inner tells whether a client has a port at the server's inner addresses.

@@ -72,8 +72,18 @@ var longAgo = time.Unix(1, 0)
 // finish closes c after a failure; complete tells whether everything has been
 // passed on to it.
 func finish(c net.Conn, complete *atomic.Bool) {
-	if l, ok := c.(Lingerer); ok && !complete.Load() {
-		awaitDelivered(c)
+	if _, ok := c.(Lingerer); !ok || complete.Load() {
+		_ = c.Close()
+		return
+	}
+	awaitDelivered(c)
+	Reset(c)
+}
+
+// Reset closes a connection so that its peer does not take the end for an orderly
+// one, if that can be: c is a Lingerer.
+func Reset(c net.Conn) {
+	if l, ok := c.(Lingerer); ok {
 		_ = l.SetLinger(0)
 	}
 	_ = c.Close()
