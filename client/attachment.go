@@ -181,7 +181,7 @@ func (c *Client) learn() {
 		return
 	}
 	c.learnt = r.Number
-	if r.Trigger == mobility.TriggerClimb || !c.attached.Valid() || c.forced != "" {
+	if r.Trigger == mobility.TriggerClimb || !c.attached.Valid() || c.forced != "" || r.Down != "" {
 		return // a choice among all is what tells of a place
 	}
 	at, moved := c.attached.Follow(c.attachment())

@@ -254,6 +254,9 @@ func (c *Client) sendMessage(s *ike.Session, e ike.Send) {
 		c.send(id, transports.KindIKE, e.Message)
 	}
 	if id, ok := e.Path.(mobility.CarrierID); ok {
+		if c.registrar != nil && id == c.registrar.DownPath().ID {
+			id = c.currentID() // nothing gets back by that
+		}
 		to(id)
 		return
 	}

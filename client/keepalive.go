@@ -35,6 +35,13 @@ func (c *Client) sendKeepalive(now time.Time) {
 	if c.keepalive.IsZero() || now.Before(c.keepalive) {
 		return
 	}
+	if c.registrar != nil && c.registrar.DownPath().ID != 0 {
+		// No answer tells of the mapping of what leaves, and nothing that leaves keeps
+		// that of what comes.
+		c.keepalive = now.Add(mobility.MinKeepalive)
+		c.refresh(now)
+		return
+	}
 	if _, ok := c.keeper(c.currentID()); !ok || c.registrar == nil || c.mapping == nil {
 		c.keepalive = now.Add(keepaliveEvery)
 		c.refresh(now)
@@ -86,6 +93,9 @@ func (c *Client) learnMapping() {
 func (c *Client) refresh(now time.Time) {
 	c.refreshed = now
 	c.keep(c.currentID())
+	if c.registrar != nil && c.registrar.DownPath().ID != 0 {
+		c.keep(c.registrar.DownPath().ID)
+	}
 	if c.registrar != nil && c.registrar.Standby() != 0 {
 		c.keep(c.registrar.Standby())
 	}

@@ -104,6 +104,11 @@ func (c *Client) use(a mobility.Use) {
 	// This end asked for the path and an answer came by it: nobody else can be
 	// hurt by what is sent there.
 	c.link.Use(ca.open, true, 0)
+	if down := c.carriers[a.From]; down != nil && down.open != nil {
+		c.link.HearBy(ca.open, down.open)
+	} else {
+		c.link.HearBy(ca.open, nil)
+	}
 	if p := c.registrar.Current(); p.RTT > 0 {
 		c.link.SetRoundTrip(p.RTT)
 	}

@@ -62,6 +62,9 @@ type PathStatus struct {
 	// after a move, when data needs larger packets.
 	MTUOut int `json:"mtu_out,omitempty"`
 	MTUIn  int `json:"mtu_in,omitempty"`
+	// Down is the carrier by which the server's data comes, where that is another:
+	// no encapsulation passes both ways. Of its own Down, RTTms and sizes nothing is told.
+	Down *PathStatus `json:"down,omitempty"`
 }
 
 // A Registration is one round of RREQ and RREP.
@@ -70,6 +73,7 @@ type Registration struct {
 	Trigger    string    `json:"trigger"`
 	Started    time.Time `json:"started"`
 	Selected   string    `json:"selected"`
+	Down       string    `json:"down,omitempty"` // by which the server's data comes, if that is another
 	Verdict    string    `json:"verdict"`
 	Revision   uint16    `json:"revision"`
 	DurationMs float64   `json:"duration_ms"` // until the first usable reply
@@ -99,6 +103,7 @@ type Copy struct {
 	// packet; ArrivedFull, one of full size.
 	Arrived     bool    `json:"arrived"`
 	ArrivedFull bool    `json:"arrived_full"`
+	Came        bool    `json:"came,omitempty"` // a packet of full size came by it, asked for by another way
 	RTTms       float64 `json:"rtt_ms"`
 	Verdict     string  `json:"verdict"`
 	Revision    uint16  `json:"revision"`
@@ -167,6 +172,9 @@ func (c *Client) fill(s *Status) {
 		}
 	}()
 	s.Path, s.Standby = c.path(c.registrar.Current()), c.path(c.registrar.StandbyPath())
+	if s.Path != nil {
+		s.Path.Down = c.path(c.registrar.DownPath())
+	}
 	for _, r := range c.registrar.History() {
 		s.Registrations = append(s.Registrations, registration(r, c.measureOf(r)))
 	}
@@ -194,7 +202,7 @@ func (c *Client) path(p mobility.Path) *PathStatus {
 func registration(r mobility.Record, m measure) Registration {
 	out := Registration{
 		Number: r.Number, Trigger: string(r.Trigger), Started: r.Started,
-		Selected: string(r.Selected), Verdict: r.Verdict.String(), Revision: r.Revision,
+		Selected: string(r.Selected), Down: string(r.Down), Verdict: r.Verdict.String(), Revision: r.Revision,
 		DurationMs: ms(r.Duration), Done: r.Done,
 		ResentPackets: m.packets, ResentBytes: m.bytes, GapOutMs: ms(m.out), GapInMs: ms(m.in),
 	}
@@ -207,7 +215,7 @@ func registration(r mobility.Record, m measure) Registration {
 	for _, cp := range r.Copies {
 		out.Copies = append(out.Copies, Copy{
 			Encapsulation: string(cp.Encapsulation), Local: text(cp.Local), Remote: text(cp.Remote),
-			Sent: cp.Sent, SentMs: since(cp.SentAt), ReplyMs: since(cp.ReplyAt), Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), Arrived: cp.Arrived, ArrivedFull: cp.ArrivedFull, RTTms: ms(cp.RTT),
+			Sent: cp.Sent, SentMs: since(cp.SentAt), ReplyMs: since(cp.ReplyAt), Heard: cp.Heard, Answered: !cp.ReplyAt.IsZero(), Arrived: cp.Arrived, ArrivedFull: cp.ArrivedFull, Came: cp.Came, RTTms: ms(cp.RTT),
 			Verdict: cp.Verdict.String(), Revision: cp.Revision, Error: cp.Error,
 		})
 	}

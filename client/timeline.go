@@ -100,6 +100,9 @@ func why(t mobility.Trigger) string {
 // leaves takes note of where data leaves from now on.
 func (c *Client) leaves(ca *carrier, v mobility.Verdict) {
 	c.where = string(ca.name) + " at " + ca.desc.Source.String()
+	if r := c.registrar; r != nil && r.Current().ID == ca.id && r.DownPath().ID != 0 {
+		c.where += ", back by " + string(r.DownPath().Name)
+	}
 	if n := len(c.timeline); n > 0 && !c.timeline[n-1].done {
 		m := &c.timeline[n-1]
 		m.from = cmp.Or(m.from, c.where) // the first path of all

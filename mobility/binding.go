@@ -28,6 +28,11 @@ type BindingConfig struct {
 	// not at all.
 	Bicast time.Duration
 
+	// Reach gives a carrier to an address from which nothing has come by it, for a
+	// client that may hear there: by the encapsulation that it names, from the
+	// server's address local. False: there is none. Nil: never.
+	Reach func(name transports.Name, local netip.Addr, to netip.AddrPort) (CarrierID, transports.Description, bool)
+
 	Offers       func() []regmsg.Offer      // nil offers nothing
 	ReceiveState func() regmsg.ReceiveState // of the server's inbound SA; nil says nothing
 	Random       io.Reader                  // path cookies; crypto/rand.Reader by default
@@ -52,6 +57,7 @@ type Binding struct {
 
 	carriers map[CarrierID]*bound
 	current  Path
+	upID     CarrierID // by which the client's data comes, if that is not current's; 0: it is
 	reg      registration
 }
 
@@ -82,6 +88,9 @@ type bound struct {
 	cookie    regmsg.Cookie
 	validated bool // the peer receives at its address
 	proven    bool // and data-sized packets reach it
+
+	guessed bool // nothing has come by it, see answerWays
+	oneWay  bool // no copy of full size has, and one was sent by it
 
 	received, sent int // bytes, for the limit before validation
 	resendAt       time.Time
@@ -156,6 +165,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		b.makeRoom()
 	}
 	b.carriers[c.id] = c
+	c.guessed = false
 	c.name, c.seen = called(m.Sent, a.Seen), clip(a.Seen)
 	c.verdict = Judge(m.Sent, c.seen)
 	c.left = m.Sent
@@ -174,6 +184,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 		return nil
 	}
 	first := c.padTo == 0
+	c.oneWay = false
 	c.padTo = int(m.PaddedSize)
 	if a.Bytes > 0 {
 		// No larger answer than what really came.
@@ -195,7 +206,7 @@ func (b *Binding) Receive(now time.Time, m *regmsg.Request, a Arrival) error {
 	if !c.proven && !reliable(c.name) {
 		c.resendAt = now.Add(backoff(firstAgain, c.resends+1, maxAgain))
 	}
-	return nil
+	return b.answerWays(now, m, a, c)
 }
 
 // called is the name of the encapsulation that a request came by. The client's own has
@@ -227,7 +238,7 @@ func (b *Binding) register(now time.Time, m *regmsg.Request) {
 	b.reg = registration{generation: b.reg.generation + 1, number: m.Number, identification: m.Identification, began: now, lifetime: m.Lifetime, probe: m.Probe, simultaneous: m.Simultaneous}
 	for _, c := range b.carriers {
 		c.resendAt = time.Time{}
-		if c.id != b.current.ID && c.generation < b.reg.generation && c.closeAt.IsZero() {
+		if !b.inUse(c) && c.generation < b.reg.generation && c.closeAt.IsZero() {
 			c.closeAt = now.Add(grace)
 		}
 	}
@@ -236,6 +247,9 @@ func (b *Binding) register(now time.Time, m *regmsg.Request) {
 // confirm takes the echo of a cookie.
 func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	c := b.carriers[a.Carrier]
+	if m.Down != "" {
+		return b.confirmWays(now, m, a)
+	}
 	// A standby or a probe may have been registered since the registration that has
 	// the data; where the mapping of that one's carrier changes, the cookie proves it.
 	other := c != nil && c.generation != b.reg.generation
@@ -266,7 +280,7 @@ func (b *Binding) confirm(now time.Time, m *regmsg.Request, a Arrival) error {
 	switch {
 	case m.Decision != 0:
 		b.reg.decision = m.Decision
-		moves := c != selected || b.current.ID != c.id
+		moves := c != selected || b.current.ID != c.id || b.upID != 0
 		if moves {
 			b.choose(c)
 		}
@@ -296,6 +310,9 @@ func (b *Binding) Closed(now time.Time, id CarrierID) {
 	delete(b.carriers, id)
 	if b.reg.selected == id {
 		b.reg.selected = 0
+	}
+	if b.upID == id {
+		b.upID = 0
 	}
 	if b.current.ID != id {
 		return
@@ -382,13 +399,19 @@ func (b *Binding) choose(c *bound) {
 }
 
 // use moves the data to c; what older registrations used is closed after a while.
-func (b *Binding) use(now time.Time, c *bound) {
+func (b *Binding) use(now time.Time, c *bound) { b.useBoth(now, c, nil) }
+
+// useBoth is use where the client's data comes by up, if that is not nil.
+func (b *Binding) useBoth(now time.Time, c, up *bound) {
 	u := Use{ID: c.id, Verdict: c.verdict, Validated: c.validated}
 	u.Also, u.AlsoFor = b.both(now, c)
 	b.current = Path{ID: c.id, Name: c.name, Local: c.seen.Destination, Remote: c.seen.Source, Verdict: c.verdict, Since: now}
 	c.closeAt = time.Time{}
+	if b.upID = 0; up != nil {
+		b.upID, u.From, up.closeAt = up.id, up.id, time.Time{}
+	}
 	for _, o := range b.carriers {
-		if o != c && o.generation < c.generation && o.closeAt.IsZero() {
+		if o != c && o != up && o.generation < c.generation && o.closeAt.IsZero() {
 			o.closeAt = now.Add(grace)
 		}
 	}
@@ -402,14 +425,17 @@ func (b *Binding) reply(c *bound, padTo int, code regmsg.Code) {
 		HomeAddress: b.cfg.HomeAddress, HomeAgent: b.cfg.HomeAgent,
 		Identification: b.reg.identification, Number: b.reg.number, Revision: b.reg.revision,
 		Verdict: c.verdict, Seen: c.seen,
-		Sent: c.seen.Reverse(), PaddedSize: uint16(padTo), Validated: c.validated, Cookie: c.cookie, Decision: b.reg.decision,
+		Sent: c.seen.Reverse(), PaddedSize: uint16(padTo), Validated: c.validated, OneWay: c.oneWay, Cookie: c.cookie, Decision: b.reg.decision,
 	}
 	if s := b.carriers[b.reg.selected]; s != nil {
 		m.Up, m.Down, m.Here = s.name, s.name, s == c
+		if up := b.carriers[b.upID]; up != nil && s.id == b.current.ID {
+			m.Up = up.name
+		}
 	}
 	for _, o := range b.sorted() {
 		// Of this one the reply itself tells, if it is as large as what came.
-		if (o != c || padTo == 0 && o.padTo > 0) && o.generation == b.reg.generation && len(m.Heard) < regmsg.MaxNames && !slices.ContainsFunc(m.Heard, func(h regmsg.Heard) bool { return h.Encapsulation == o.name }) {
+		if (o != c || padTo == 0 && o.padTo > 0) && !o.guessed && o.generation == b.reg.generation && len(m.Heard) < regmsg.MaxNames && !slices.ContainsFunc(m.Heard, func(h regmsg.Heard) bool { return h.Encapsulation == o.name }) {
 			m.Heard = append(m.Heard, regmsg.Heard{Encapsulation: o.name, Full: o.padTo > 0})
 		}
 	}
@@ -450,7 +476,7 @@ func (b *Binding) makeRoom() {
 	for len(b.carriers) >= maxBound {
 		var oldest *bound
 		for _, c := range b.sorted() {
-			if c.id != b.current.ID && (oldest == nil || c.generation < oldest.generation) {
+			if !b.inUse(c) && (oldest == nil || c.generation < oldest.generation) {
 				oldest = c
 			}
 		}

@@ -28,6 +28,9 @@ func (r *Registrar) choose(now time.Time) {
 	if rd.standby && !rd.switched {
 		return // it is only known
 	}
+	if r.agreed(now) {
+		return
+	}
 	var target *carrier
 	if !rd.leads {
 		for _, c := range r.sorted() {
@@ -88,7 +91,8 @@ func (r *Registrar) use(now time.Time, c *carrier) {
 	if rec.Selected == "" {
 		rec.Duration = now.Sub(rec.Started)
 	}
-	rec.Selected, rec.Verdict = c.name, c.verdict
+	rec.Selected, rec.Down, rec.Verdict = c.name, "", c.verdict
+	r.downID, r.rtt = 0, c.rtt
 	r.do(Use{ID: c.id, Verdict: c.verdict, RTT: c.rtt, Validated: true})
 }
 
@@ -105,6 +109,9 @@ func (r *Registrar) decide(now time.Time, c *carrier, again bool) {
 	rd.tellings++
 	rd.decideAt = now.Add(backoff(firstResend, rd.tellings, maxResend))
 	m := r.confirmation(c, 1, rd.decision)
+	if d := r.carriers[r.downID]; d != nil {
+		m.Down, m.Cookie = d.name, d.cookie
+	}
 	if !rd.probe && r.cfg.ReceiveState != nil && !(rd.switched && rd.rec.Overlap) {
 		// What the server sent meanwhile by the way that it had selected is lost;
 		// that of a network that is still there arrives.

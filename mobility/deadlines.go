@@ -17,9 +17,7 @@ func (r *Registrar) end(now time.Time) {
 	}
 	for _, c := range r.sorted() {
 		c.next = time.Time{}
-		// Where the server selects another encapsulation for its direction,
-		// that one stays too.
-		if c.id != r.current.ID && c.id != r.standby.id && !(r.slotOf(c) != nil && c.proven && c.name == rd.down && rd.down != rd.up) {
+		if !r.inUse(c) && c.id != r.standby.id {
 			r.close(c)
 		}
 	}
@@ -151,6 +149,8 @@ func (r *Registrar) Advance(now time.Time) {
 				r.close(c)
 			}
 			r.open(now, s, rd.iface)
+		case due(c.next) && reliable(c.name) && len(r.ways(now, c)) == 0:
+			c.next = time.Time{}
 		case due(c.next):
 			r.sendCopies(now, c, s)
 		}

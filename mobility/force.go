@@ -23,7 +23,7 @@ func (r *Registrar) Force(now time.Time, name transports.Name) {
 		r.standby.id = 0
 		r.close(c)
 	}
-	if r.current.ID != 0 && !r.allowed(r.current.Name) {
+	if r.unforced() {
 		r.dropAt = now.Add(max(r.cfg.SettleTime, 3*r.current.RTT))
 	}
 	if rd := r.round; rd != nil {
@@ -40,16 +40,25 @@ func (r *Registrar) Forced() transports.Name { return r.forced }
 // allowed holds for encapsulations that Force leaves.
 func (r *Registrar) allowed(n transports.Name) bool { return r.forced == "" || n == r.forced }
 
+// unforced holds while data goes by what Force does not leave, in either direction.
+func (r *Registrar) unforced() bool {
+	down := r.carriers[r.downID]
+	return r.current.ID != 0 && (!r.allowed(r.current.Name) || down != nil && !r.allowed(down.name))
+}
+
 // dropUnforced gives up a carrier of another encapsulation that still has the data.
 func (r *Registrar) dropUnforced(now time.Time) {
 	r.dropAt = time.Time{}
-	c := r.carriers[r.current.ID]
-	if c == nil || r.allowed(c.name) {
+	if !r.unforced() {
 		return
 	}
-	r.close(c)
-	r.unprovide(now, c.id)
-	r.current = Path{}
+	for _, id := range []CarrierID{r.current.ID, r.downID} {
+		if c := r.carriers[id]; c != nil {
+			r.close(c)
+			r.unprovide(now, id)
+		}
+	}
+	r.current, r.downID = Path{}, 0
 	// What the server sends by it from now on is lost, and the next reply shall
 	// tell; a round that nothing answers yet does not know that.
 	r.begin(now, TriggerSocket)

@@ -91,6 +91,9 @@ type Use struct {
 	ID      CarrierID
 	Verdict Verdict
 	RTT     time.Duration // at a Registrar: what the registration took, handshakes included; 0 if unknown
+	// From is the carrier by which the other end's packets come, where that is
+	// another: no encapsulation passes both ways. Zero: they come by ID.
+	From CarrierID
 	// Validated, at a Binding, says that the peer's address is proven. Until
 	// then, and until Validate, no more than three times what was received may
 	// be sent (RFC 9000, Section 8.1).
@@ -139,6 +142,7 @@ type Record struct {
 	Started  time.Time
 	Copies   []CopyRecord    // one for each encapsulation
 	Selected transports.Name // empty until the data moved
+	Down     transports.Name // by which the server's data comes, if that is another than Selected; else empty
 	Verdict  Verdict
 	Revision uint16
 	Duration time.Duration // from Started until the data first moved
@@ -161,6 +165,7 @@ type CopyRecord struct {
 	// Arrived says that the server has told, by whatever way, that a copy got
 	// there, and ArrivedFull that a padded one did.
 	Arrived, ArrivedFull bool
+	Came                 bool      // a packet of full size came by it, asked for by another way
 	ReplyAt              time.Time // of the first reply to a padded copy; zero: none
 	RTT                  time.Duration
 	Verdict              Verdict

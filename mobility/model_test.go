@@ -143,6 +143,7 @@ func (w *world) clientAction(a Action) {
 				d := transports.Description{Encapsulation: c.name, Source: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 0, byte(c.network), 2}), c.port),
 					Destination: netip.MustParseAddrPort("198.51.100.1:443")}
 				w.client.Opened(w.now, c.id, d)
+				w.client.Ready(w.now, c.id)
 			}
 		})
 	case Send:
@@ -158,7 +159,7 @@ func (w *world) clientAction(a Action) {
 		w.transmit(c, w.fates[c.name].up, a.PadTo, func() { w.serverReceive(c, m, max(a.PadTo, 300)) })
 	case Use:
 		c := w.carriers[a.ID]
-		if c == nil || !c.large {
+		if from := w.carriers[a.From]; c == nil || !c.large && !a.Provisional && (from == nil || !from.large) {
 			w.t.Fatalf("client uses carrier %d, which has proven nothing", a.ID)
 		}
 	case Close:
@@ -262,9 +263,22 @@ func (w *world) replay() {
 	}
 }
 
+// reach gives a carrier by which the server has not been heard, if there is one.
+func (w *world) reach(n transports.Name, local netip.Addr, to netip.AddrPort) (CarrierID, transports.Description, bool) {
+	for _, c := range w.carriers {
+		if c.name == n && c.open && c.server == 0 && c.port == to.Port() {
+			w.serverID++
+			c.server = w.serverID
+			w.byServer[c.server] = c
+			return c.server, transports.Description{Encapsulation: udp, Source: netip.AddrPortFrom(local, 443), Destination: to}, true
+		}
+	}
+	return 0, transports.Description{}, false
+}
+
 func drawFates(t *rapid.T, label string) map[transports.Name]fate {
 	fs := make(map[transports.Name]fate)
-	for _, n := range []transports.Name{udp, tcp, web} {
+	for _, n := range []transports.Name{udp, udp2, tcp, web} {
 		kind := rapid.SampledFrom([]string{"good", "good", "blocked", "up only", "down only", "small only"}).Draw(t, label+" "+string(n))
 		f := fate{opens: true, up: true, down: true, large: true, delay: time.Duration(rapid.IntRange(1, 300).Draw(t, label+" delay")) * ms}
 		switch kind {
@@ -287,15 +301,18 @@ func drawFates(t *rapid.T, label string) map[transports.Name]fate {
 
 func TestBothEndsAgree(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		orders := [][]transports.Name{{udp, tcp, web}, {web, tcp, udp}, {tcp, udp, web}}
-		w := &world{
+		orders := [][]transports.Name{{udp, udp2, tcp, web}, {web, tcp, udp2, udp}, {tcp, udp, web, udp2}}
+		var w *world
+		w = &world{
 			t: t, now: epoch, rnd: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0)),
 			client: NewRegistrar(RegistrarConfig{
 				HomeAddress: homeAddress, HomeAgent: homeAgent, Identification: 7,
 				Encapsulations: rapid.SampledFrom(orders).Draw(t, "client's order"),
 				ClientDecides:  rapid.Bool().Draw(t, "client decides"),
 			}),
-			server: NewBinding(BindingConfig{HomeAddress: homeAddress, HomeAgent: homeAgent,
+			server: NewBinding(BindingConfig{HomeAddress: homeAddress, HomeAgent: homeAgent, Reach: func(n transports.Name, local netip.Addr, to netip.AddrPort) (CarrierID, transports.Description, bool) {
+				return w.reach(n, local, to)
+			},
 				Preference: rapid.SampledFrom(orders).Draw(t, "server's order")}),
 			loss:     float64(rapid.IntRange(0, 40).Draw(t, "loss")) / 100,
 			carriers: make(map[CarrierID]*modelCarrier), byServer: make(map[CarrierID]*modelCarrier),
@@ -313,7 +330,7 @@ func TestBothEndsAgree(t *testing.T) {
 
 		// The last network stays as it is, and something works there.
 		w.fates = drawFates(t, "last move")
-		works := rapid.SampledFrom([]transports.Name{udp, tcp, web}).Draw(t, "works")
+		works := rapid.SampledFrom([]transports.Name{udp, udp2, tcp, web}).Draw(t, "works")
 		w.fates[works] = fate{opens: true, up: true, down: true, large: true, delay: 30 * ms}
 		w.network++
 		w.client.Start(w.now, TriggerAddress)

@@ -25,6 +25,9 @@ const revertAfter = time.Second
 // error matches ErrCarrier when there is nothing to follow; nothing has changed
 // then. One of the random source is returned too.
 func (b *Binding) Rebound(now time.Time, a Arrival) error {
+	if b.upID != 0 {
+		return b.reboundUp(now, a)
+	}
 	used := b.carriers[b.current.ID]
 	if used == nil || b.carriers[a.Carrier] != nil || used.generation == 0 || used.name.Base() != a.Seen.Encapsulation {
 		return fmt.Errorf("carrier %d: %w", a.Carrier, ErrCarrier)

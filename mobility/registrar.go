@@ -88,6 +88,8 @@ type Registrar struct {
 	carriers map[CarrierID]*carrier
 	lastID   CarrierID // when the config has no NextID
 	current  Path
+	downID   CarrierID     // by which the server's data comes, if that is not current's; 0: it is
+	rtt      time.Duration // of the last path that had one
 
 	number         uint32
 	identification uint64
@@ -129,6 +131,7 @@ type carrier struct {
 	next   time.Time // send again; zero: not
 
 	proven  bool // a reply to a padded copy came by it
+	came    bool // a padded reply came by it that was asked for by another way
 	known   bool // the server knows that this end receives at its address
 	rtt     time.Duration
 	verdict Verdict
@@ -269,6 +272,10 @@ func (r *Registrar) lost(now time.Time, id CarrierID, err error) {
 	}
 	delete(r.carriers, id)
 	r.unprovide(now, id)
+	if id == r.downID {
+		r.downID = 0
+		r.Start(now, TriggerSocket)
+	}
 	if rd := r.round; rd != nil && rd.probe && !rd.rec.Done && !slices.ContainsFunc(rd.slots, func(s *slot) bool { return s.id != 0 }) {
 		r.end(now) // nothing left to wait for
 	}
@@ -309,21 +316,26 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		s.rec.Error = err.Error()
 		return err
 	}
-	s.rec.Heard, s.rec.Arrived = true, true
-	s.rec.ArrivedFull = s.rec.ArrivedFull || m.PaddedSize > 0
+	s.rec.Heard = true
+	if !m.OneWay {
+		s.rec.Arrived, s.rec.ArrivedFull = true, s.rec.ArrivedFull || m.PaddedSize > 0
+	}
 	for _, h := range m.Heard {
 		if o := rd.slot(h.Encapsulation); o != nil {
 			o.rec.Arrived, o.rec.ArrivedFull = true, o.rec.ArrivedFull || h.Full
 		}
 	}
 	c.cookie, c.known = m.Cookie, c.known || m.Validated
-	if !m.Cookie.IsZero() && (!m.Validated || m.PaddedSize > 0 && !reliable(c.name)) {
+	if m.OneWay && m.PaddedSize > 0 {
+		c.came, s.rec.Came, c.verdict = true, true, m.Verdict
+	}
+	if !m.OneWay && !m.Cookie.IsZero() && (!m.Validated || m.PaddedSize > 0 && !reliable(c.name)) {
 		// Every such reply is answered: it comes again when the last
 		// confirmation was lost. Where the address is proven, the server still
 		// has to learn that packets of full size come through.
 		r.do(Send{ID: id, Message: r.confirmation(c, m.PaddedSize, 0)})
 	}
-	if m.PaddedSize > 0 && !c.proven {
+	if m.PaddedSize > 0 && !m.OneWay && !c.proven {
 		c.proven, c.next = true, time.Time{}
 		c.rtt, c.verdict = r.roundTrip(now, c), m.Verdict
 		s.rec.ReplyAt, s.rec.RTT, s.rec.Verdict, s.rec.Error = now, c.rtt, c.verdict, ""
@@ -352,6 +364,7 @@ func (r *Registrar) Receive(now time.Time, m *regmsg.Reply, id CarrierID) error 
 		rd.rec.Revision = m.Revision
 		rd.up, rd.down = m.Up, m.Down
 	}
+	r.pair(now)
 	r.choose(now)
 	return nil
 }

@@ -146,7 +146,7 @@ func (r *Registrar) begin(now time.Time, t Trigger) {
 	for _, c := range r.sorted() {
 		if s := rd.slot(c.name); s != nil && s.id == c.id {
 			c.round = rd.number
-		} else if c.id != r.current.ID && c.id != r.standby.id {
+		} else if !r.inUse(c) && c.id != r.standby.id {
 			r.close(c)
 		}
 	}
@@ -237,6 +237,9 @@ func (r *Registrar) usual() []transports.Name {
 
 // better is what is preferred to the encapsulation in use and worth a probe.
 func (r *Registrar) better() (names []transports.Name) {
+	if r.downID != 0 && r.current.ID != 0 {
+		return r.usual() // whatever passes both ways
+	}
 	for _, n := range r.cfg.Encapsulations {
 		// Another port of the server is no better.
 		if n.Base() == r.current.Name.Base() || r.current.ID == 0 || r.forced != "" {
@@ -269,14 +272,18 @@ func (r *Registrar) sendCopies(now time.Time, c *carrier, s *slot) {
 	}
 	size = min(size, regmsg.MaxPaddedPacket)
 	m := r.request(c)
+	m.Ways = r.ways(now, c)
 	r.do(Send{ID: c.id, Message: &m})
 	p := m
 	p.PaddedSize = uint16(size)
 	r.do(Send{ID: c.id, Message: &p, PadTo: size})
 	c.tries++
 	c.before, c.sentAt, c.next = c.sentAt, now, time.Time{}
-	if !reliable(c.name) {
+	switch {
+	case !reliable(c.name):
 		c.next = now.Add(backoff(firstResend, c.tries, maxResend))
+	case c.tries == 1 && len(r.round.slots) > 1:
+		c.next = now.Add(max(askByStream, 3*r.rtt)) // to ask for another way back
 	}
 	s.rec.SentAt = now
 	s.rec.Sent += 2

@@ -137,7 +137,7 @@ func (r *Registrar) beginStandby(now time.Time) {
 		r.standby.id = 0
 	}
 	for _, c := range r.sorted() {
-		if c.id != r.current.ID && c != keep && !r.way(c) {
+		if !r.inUse(c) && c != keep {
 			r.close(c)
 		}
 	}
@@ -160,12 +160,6 @@ func (r *Registrar) beginStandby(now time.Time) {
 		s.rec.Local, s.rec.Remote = keep.desc.Source, keep.desc.Destination
 		r.sendCopies(now, keep, s)
 	}
-}
-
-// way holds for the carrier of the direction that data does not leave by.
-func (r *Registrar) way(c *carrier) bool {
-	rd := r.round
-	return rd != nil && !rd.standby && rd.down != rd.up && c.name == rd.down && c.proven && r.slotOf(c) != nil
 }
 
 // endStandby keeps the best carrier of a standby's registration.
@@ -252,7 +246,7 @@ func (r *Registrar) takeStandby(now time.Time, t Trigger) bool {
 	rd.switched, rd.leads, rd.probe = true, true, t == TriggerClimb
 	r.standby.id, r.standby.tries, r.standby.at = 0, 0, now.Add(r.cfg.SettleTime)
 	c.next = time.Time{}
-	r.current = Path{ID: c.id, Name: c.name, Local: c.desc.Source, Remote: c.desc.Destination, RTT: c.rtt, Verdict: c.verdict, Since: now}
+	r.current, r.downID = Path{ID: c.id, Name: c.name, Local: c.desc.Source, Remote: c.desc.Destination, RTT: c.rtt, Verdict: c.verdict, Since: now}, 0
 	r.do(Use{ID: c.id, Verdict: c.verdict, Validated: true, Provisional: true})
 	r.decide(now, c, false)
 	return true

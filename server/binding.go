@@ -3,6 +3,8 @@ package server
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/godwit-net/godwit/mobility"
@@ -109,6 +111,7 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 				credit = 0
 			}
 			p.link.Use(c, a.Validated, credit)
+			p.link.HearBy(c, s.carriers[a.From].Carrier)
 			if also := s.carriers[a.Also].Carrier; also != nil {
 				p.link.AlsoUse(c, also, a.AlsoFor)
 			}
@@ -124,7 +127,8 @@ func (s *Server) bindingActions(now time.Time, p *peer) {
 				p.link.Validate(c)
 			}
 		case mobility.Close:
-			if c := s.carriers[a.ID].Carrier; c != nil {
+			if held := s.carriers[a.ID]; held.Carrier != nil && held.p == p { // else another client is there by now
+				c := held.Carrier
 				delete(s.carriers, a.ID)
 				s.mu.Lock()
 				delete(s.ids, c)
@@ -152,11 +156,27 @@ func (s *Server) sendReply(p *peer, a mobility.Send) {
 				p.credit -= more
 			}
 			p.reserved = max(p.reserved-len(b), 0)
+			if r, ok := a.Message.(*regmsg.Reply); ok && r.OneWay && a.PadTo > 0 && p.by != nil && p.by != c {
+				p.link.Charge(p.by, len(b)) // what came by that allows it
+			}
 		}
 	}
 	if err != nil {
 		s.log.Debug("registration reply not sent", slog.String("user", p.user.Name), slog.Any("err", err))
 	}
+}
+
+// reach gives a carrier by which p has not been heard, to where it may hear.
+func (s *Server) reach(p *peer, n transports.Name, local netip.Addr, to netip.AddrPort) (mobility.CarrierID, transports.Description, bool) {
+	u := s.ports.udp[udpPort(s.ports.addr, n)]
+	if u == nil || !slices.Contains(s.c.Encapsulations, n) {
+		return 0, transports.Description{}, false
+	}
+	c, ok := u.Reach(local, to)
+	if !ok {
+		return 0, transports.Description{}, false
+	}
+	return s.id(c, p), c.Describe(), true
 }
 
 // offers lists what the server takes. Where is left open: the address that the

@@ -177,6 +177,9 @@ func (s *Server) sendIKE(of *ike.Session, e ike.Send) {
 		// Section 2.23). With MOBIKE it says so itself.
 		s.guestAt(p, c)
 	}
+	if ok && p != nil {
+		c = p.link.WayBack(c)
+	}
 	if !ok {
 		if p == nil {
 			return
@@ -235,10 +238,13 @@ func (s *Server) established(now time.Time, session *ike.Session, e ike.Establis
 	}
 	home, agent := s.home(u)
 	p.binding = mobility.NewBinding(mobility.BindingConfig{
-		HomeAddress:  home,
-		HomeAgent:    agent,
-		Preference:   s.c.Encapsulations,
-		Offers:       s.offers,
+		HomeAddress: home,
+		HomeAgent:   agent,
+		Preference:  s.c.Encapsulations,
+		Offers:      s.offers,
+		Reach: func(n transports.Name, local netip.Addr, to netip.AddrPort) (mobility.CarrierID, transports.Description, bool) {
+			return s.reach(p, n, local, to)
+		},
 		ReceiveState: p.link.ReceiveState,
 		Logger:       s.log,
 	})

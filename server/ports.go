@@ -24,6 +24,7 @@ import (
 // ports is the one port number that all encapsulations share, and more of UDP.
 type ports struct {
 	addr    netip.AddrPort
+	udp     map[netip.AddrPort]*udp.Listener // by where they listen
 	serve   []func() error
 	closers []func() error
 }
@@ -42,7 +43,7 @@ func (p *ports) add(serve, close func() error) {
 // listen binds the sockets. With port 0 the system chooses one that is free
 // for TCP, and UDP takes the same number.
 func (s *Server) listen() (*ports, error) {
-	p := &ports{addr: s.c.Listen}
+	p := &ports{addr: s.c.Listen, udp: make(map[netip.AddrPort]*udp.Listener)}
 	ctx := context.Background()
 	has := func(n transports.Name) bool { return slices.Contains(s.c.Encapsulations, n) }
 	if has(transports.TCP) || has(transports.WebSocket) || has(transports.HTTP) {
@@ -84,6 +85,7 @@ func (s *Server) listen() (*ports, error) {
 			return nil, fmt.Errorf("listen on UDP %s: %w", at, err)
 		}
 		p.add(u.Serve, u.Close)
+		p.udp[at] = u
 	}
 	if has(transports.ESP) {
 		if err := s.listenESP(p); err != nil {
@@ -100,13 +102,18 @@ func (s *Server) listen() (*ports, error) {
 	return p, nil
 }
 
+// udpPort is where UDP of a name is served.
+func udpPort(shared netip.AddrPort, n transports.Name) netip.AddrPort {
+	if port := n.Port(); port != 0 {
+		return netip.AddrPortFrom(shared.Addr(), port)
+	}
+	return shared
+}
+
 // udpPorts is where UDP is served: the shared port, and those that have names.
 func (s *Server) udpPorts(shared netip.AddrPort) (at []netip.AddrPort) {
 	for _, n := range s.c.Encapsulations {
-		a := shared
-		if port := n.Port(); port != 0 {
-			a = netip.AddrPortFrom(shared.Addr(), port)
-		}
+		a := udpPort(shared, n)
 		if n.Base() == transports.UDP && !slices.Contains(at, a) {
 			at = append(at, a)
 		}

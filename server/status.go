@@ -25,6 +25,7 @@ type ClientStatus struct {
 	KeyExchange   string   `json:"key_exchange"` // what the keys came from, as in X25519+ML-KEM-768
 	Encapsulation string   `json:"encapsulation"`
 	Remote        string   `json:"remote"`
+	Up            string   `json:"up,omitempty"` // by which the client's data comes, where that is not Encapsulation
 	Verdict       string   `json:"verdict"`
 	BytesSent     uint64   `json:"bytes_sent"`
 	BytesReceived uint64   `json:"bytes_received"`
@@ -72,6 +73,11 @@ func (p *peer) status() ClientStatus {
 	}
 	if by := p.link.Carrier(); by != nil {
 		c.Encapsulation, c.Remote = string(by.Name()), by.Describe().Destination.String()
+		if p.binding != nil {
+			if up, down := p.binding.Ways(); up != down {
+				c.Encapsulation, c.Up = string(down), string(up)
+			}
+		}
 	}
 	return c
 }

@@ -37,8 +37,8 @@ func (g *Gaps) add(d time.Duration) {
 
 // A Kind is what registrations are counted by.
 type Kind struct {
-	Trigger       string `json:"trigger"` // empty if the client does not tell
-	Encapsulation string `json:"encapsulation"`
+	Trigger       string `json:"trigger"`       // empty if the client does not tell
+	Encapsulation string `json:"encapsulation"` // by which the server's data leaves
 	Verdict       string `json:"verdict"`
 }
 
@@ -51,6 +51,7 @@ type Registration struct {
 	Moved   bool      `json:"moved"` // the server's data leaves by another way than before
 	From    string    `json:"from,omitempty"`
 	To      string    `json:"to,omitempty"`
+	Up      string    `json:"up,omitempty"` // by which the client's data comes, if that is another than To
 
 	ResentPackets uint64 `json:"resent_packets"` // ESP packets that the server sent again
 	ResentBytes   uint64 `json:"resent_bytes"`
@@ -101,6 +102,11 @@ func (s *Server) finish(p *peer) {
 	}
 	if c := p.link.Carrier(); c != nil {
 		r.Encapsulation = string(c.Name())
+	}
+	if p.binding != nil {
+		if up, down := p.binding.Ways(); up != down {
+			r.Up = string(up)
+		}
 	}
 	r.Moved = r.From != r.To
 	s.totals.kinds[r.Kind]++

@@ -10,6 +10,7 @@ import (
 type Totals struct {
 	Connected   int    `json:"connected"`   // clients, by now
 	Remembered  int    `json:"remembered"`  // clients without a connection whose streams wait for them, by now
+	TwoWays     int    `json:"two_ways"`    // clients whose data comes by another encapsulation than the server's leaves by, by now
 	Connections uint64 `json:"connections"` // IKE SAs made
 
 	BytesSent       uint64 `json:"bytes_sent"` // inner packets
@@ -80,6 +81,11 @@ func (s *Server) total() Totals {
 		sum.add(p)
 		if p.session != nil {
 			t.Connected++
+			if b := p.binding; b != nil {
+				if up, down := b.Ways(); up != down {
+					t.TwoWays++
+				}
+			}
 		} else {
 			t.Remembered++
 		}

@@ -41,8 +41,11 @@ type diagnosis struct {
 	Machine *machine.Status `json:"machine,omitempty"`
 	// Left says that a client was killed and what it had changed of the machine is
 	// still there.
-	Left    bool   `json:"left_over,omitempty"`
-	Use     string `json:"use"` // the encapsulation that godwit takes here; empty: none
+	Left bool   `json:"left_over,omitempty"`
+	Use  string `json:"use"` // the encapsulation that godwit takes here; empty: none
+	// Down is the one by which the server's data comes, where no encapsulation passes
+	// both ways and Use passes up alone.
+	Down    string `json:"down,omitempty"`
 	Because string `json:"because"`
 }
 
@@ -242,6 +245,9 @@ func (f *diagnosis) judge(names []string, s client.Status) {
 	if s.Path != nil && s.Path.Encapsulation == string(transports.ESP) {
 		f.Use, f.Because = s.Path.Encapsulation, "nothing translates addresses on the way and its probe has passed"
 	}
+	if p := s.Path; f.Use == "" && p != nil && p.Down != nil {
+		f.Use, f.Down, f.Because = p.Encapsulation, p.Down.Encapsulation, "no encapsulation passes both ways, and these pass one each"
+	}
 	if f.Use == "" {
 		f.Because = cmp.Or(s.LastError, "no encapsulation passes")
 	}
@@ -255,7 +261,7 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 		return "resolve", f.ResolveError
 	case f.RouteError != "":
 		return "route", f.RouteError
-	case c.Heard || c.Arrived:
+	case c.Heard || c.Arrived || c.Came:
 		return oneWay(c)
 	case stream && f.ConnectError != "":
 		return "connect", f.ConnectError
@@ -274,6 +280,10 @@ func (f *diagnosis) step(name string, c client.Copy) (step, detail string) {
 // oneWay tells which direction fails of an encapsulation that does something.
 func oneWay(c client.Copy) (step, detail string) {
 	switch {
+	case c.Came && !c.Arrived:
+		return "way there", "the server does not hear it, and its packets come back"
+	case c.Came:
+		return "full size", "small packets pass, and those of full size come from the server alone"
 	case !c.Heard && c.ArrivedFull:
 		return "way back", "the server hears it, and none of its answers comes back"
 	case !c.Heard:
@@ -339,7 +349,11 @@ func (f *diagnosis) print(w io.Writer) error {
 	}
 	verdict := "godwit can use nothing here: " + f.Because
 	if f.Use != "" {
-		verdict = "godwit will use " + f.Use + " here: " + f.Because
+		use := f.Use
+		if f.Down != "" {
+			use += " to the server and " + f.Down + " back"
+		}
+		verdict = "godwit will use " + use + " here: " + f.Because
 	}
 	_, err := fmt.Fprintln(w, strings.Join(strings.Fields(verdict), " "))
 	return err

@@ -31,6 +31,14 @@ func TestDiagnosis(t *testing.T) {
 		}}}}, ", way back, full size, way back, ok", "http", []string{
 			"fails at: way back, the server hears it, and none", "full size pass to the server alone", "the server hears small packets, and none",
 		}},
+		{"two ways", direct{}, client.Status{
+			Path: &client.PathStatus{Encapsulation: "udp", Down: &client.PathStatus{Encapsulation: "tcp"}},
+			Registrations: []client.Registration{{Copies: []client.Copy{
+				{Encapsulation: "udp", Arrived: true, ArrivedFull: true}, {Encapsulation: "tcp", Heard: true, Arrived: true, Came: true}, {Encapsulation: "websocket", Heard: true, Came: true},
+			}}},
+		}, ", way back, full size, way there, registration", "udp", []string{
+			"fails at: way there, the server does not hear it", "full size come from the server alone", "will use udp to the server and tcp back",
+		}},
 		{"intercepted", direct{Interceptor: "CN=Office", TLSError: "issued by CN=Office"}, status, ", full size, ok, tls, request", "tcp", []string{"intercepted here: CN=Office"}},
 		{"a portal", direct{Interceptor: "CN=Hotel", TLSError: "issued by CN=Hotel", FastOpen: &no}, client.Status{Portal: &client.PortalStatus{Evidence: "HTTP status 302", URL: "http://hotel.example/"}},
 			", registration, registration, tls, request", "", []string{"HTTP status 302", "Open http://hotel.example/ in a browser", "intercepted here: CN=Hotel"}},

@@ -52,6 +52,12 @@ func writeMetrics(w io.Writer, s client.Status) {
 	if p := s.Path; p != nil {
 		m.head("gauge", "round_trip_seconds", "Round trip of the path in use.")
 		m.sample("round_trip_seconds", fmt.Sprintf("{encapsulation=%q}", p.Encapsulation), p.RTTms/1000)
+		down := p.Encapsulation
+		if p.Down != nil {
+			down = p.Down.Encapsulation
+		}
+		m.head("gauge", "path", "Encapsulations by which data leaves and comes.")
+		m.sample("path", fmt.Sprintf("{up=%q,down=%q}", p.Encapsulation, down), 1)
 	}
 	if n := len(s.Registrations); n > 0 {
 		r := s.Registrations[n-1]

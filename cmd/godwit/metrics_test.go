@@ -20,6 +20,7 @@ func TestWriteMetrics(t *testing.T) {
 	for _, want := range []string{
 		"\ngodwit_client_connected 1\n", "\ngodwit_client_sent_bytes_total 999\n", "\ngodwit_client_registrations_total 2\n",
 		"\ngodwit_client_round_trip_seconds{encapsulation=\"udp\"} 0.0215\n",
+		"\ngodwit_client_path{up=\"udp\",down=\"udp\"} 1\n",
 		"\ngodwit_client_last_gap_seconds{direction=\"in\",trigger=\"address\"} 0\n",
 	} {
 		if !strings.Contains("\n"+out.String(), want) {
@@ -40,7 +41,7 @@ func exampleServerStatus() server.Status {
 		},
 		TCPTimeouts: 1,
 		Totals: server.Totals{
-			Connected: 1, Remembered: 1, Connections: 3, BytesSent: 999, BytesReceived: 314_572_800, PacketsSent: 12, PacketsReceived: 220_001,
+			Connected: 1, Remembered: 1, TwoWays: 1, Connections: 3, BytesSent: 999, BytesReceived: 314_572_800, PacketsSent: 12, PacketsReceived: 220_001,
 			PacketsResent: 2, BytesResent: 2800, Rebound: 4, Unused: 5,
 			Registrations: []server.Count{{Kind: moved, Count: 7}},
 			GapsOut:       server.Gaps{Buckets: [len(server.GapBounds) + 1]uint64{0: 1, 3: 1, len(server.GapBounds): 1}, Count: 3, Seconds: 40.5},
@@ -73,7 +74,7 @@ func TestServerMetrics(t *testing.T) {
 		t.Errorf("%v, %v", resp.Header, err)
 	}
 	for _, want := range []string{
-		"godwit_server_clients_connected 1", "godwit_server_clients_remembered 1", "godwit_server_connections_total 3", "godwit_server_replayed_bytes_total 2800",
+		"godwit_server_clients_connected 1", "godwit_server_clients_remembered 1", "godwit_server_clients_two_ways 1", "godwit_server_connections_total 3", "godwit_server_replayed_bytes_total 2800",
 		"godwit_server_received_bytes_total 314572800", "godwit_server_rebindings_total 4", "godwit_server_registrations_unused_total 5",
 		`godwit_server_registrations_total{trigger="address",encapsulation="tcp",verdict="napt"} 7`,
 		`godwit_server_gap_seconds_bucket{direction="out",le="0.05"} 1`, `godwit_server_gap_seconds_bucket{direction="out",le="0.1"} 2`,

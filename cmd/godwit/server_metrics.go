@@ -19,6 +19,7 @@ func writeServerMetrics(w io.Writer, s server.Status) {
 	t := s.Totals
 	m.metric("gauge", "clients_connected", "Clients that are connected.", t.Connected)
 	m.metric("gauge", "clients_remembered", "Clients without a connection whose streams wait for them.", t.Remembered)
+	m.metric("gauge", "clients_two_ways", "Clients whose data comes by another encapsulation than the server's leaves by.", t.TwoWays)
 	m.metric("counter", "connections_total", "IKE SAs made with clients.", t.Connections)
 	m.metric("counter", "sent_bytes_total", "Bytes of inner packets sent to clients.", t.BytesSent)
 	m.metric("counter", "received_bytes_total", "Bytes of inner packets received from clients.", t.BytesReceived)

@@ -83,7 +83,7 @@ func printServerStatus(out io.Writer, s server.Status) error {
 		if c.Connected {
 			state = "connected"
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, state, orDash(c.Encapsulation), orDash(c.Remote), orDash(c.Verdict),
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.Name, state, by(c.Encapsulation, c.Up), orDash(c.Remote), orDash(c.Verdict),
 			byteCount(c.BytesSent), byteCount(c.BytesReceived), orDash(c.KeyExchange))
 	}
 	moves := s.Registrations[max(0, len(s.Registrations)-shownMoves):]
@@ -93,7 +93,15 @@ func printServerStatus(out io.Writer, s server.Status) error {
 	}
 	for _, r := range moves {
 		fmt.Fprintf(w, "%s %d\t%s\t%s\t%s\t%s\t%s / %s\t%s\n", r.Client, r.Number, r.Started.Local().Format(time.DateTime), orDash(r.Trigger),
-			orDash(r.Encapsulation), orDash(r.Verdict), gap(r.GapOutMs), gap(r.GapInMs), byteCount(r.ResentBytes))
+			by(r.Encapsulation, r.Up), orDash(r.Verdict), gap(r.GapOutMs), gap(r.GapInMs), byteCount(r.ResentBytes))
 	}
 	return w.Flush()
+}
+
+// by tells by what data leaves, and by what the client's comes if that is another.
+func by(down, up string) string {
+	if up != "" {
+		return down + ", from it " + up
+	}
+	return orDash(down)
 }

@@ -98,6 +98,9 @@ func printStatus(out io.Writer, s client.Status) error {
 	}
 	if p := s.Path; p != nil {
 		fmt.Fprintf(w, "path\t%s, %s to %s\n", p.Encapsulation, p.Local, p.Remote)
+		if d := p.Down; d != nil {
+			fmt.Fprintf(w, "path back\t%s, %s to %s; nothing passes both ways\n", d.Encapsulation, d.Remote, d.Local)
+		}
 		if p.Proxy != "" {
 			fmt.Fprintf(w, "proxy\t%s\n", p.Proxy)
 		}
@@ -141,10 +144,18 @@ func printStatus(out io.Writer, s client.Status) error {
 		if r.Done {
 			took = milliseconds(r.DurationMs)
 		}
-		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s / %s\t%s\t%s\n", r.Number, r.Trigger, orDash(r.Selected), orDash(r.Verdict), r.Revision, took,
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%d\t%s\t%s / %s\t%s\t%s\n", r.Number, r.Trigger, selected(r), orDash(r.Verdict), r.Revision, took,
 			gap(r.GapOutMs), gap(r.GapInMs), byteCount(r.ResentBytes), copies(r.Copies))
 	}
 	return w.Flush()
+}
+
+// selected tells by what data goes, and by what it comes if that is another.
+func selected(r client.Registration) string {
+	if r.Down != "" {
+		return r.Selected + " / " + r.Down
+	}
+	return orDash(r.Selected)
 }
 
 // forced tells what is forced, and whether it works.
@@ -163,7 +174,7 @@ func copies(cs []client.Copy) string {
 		switch {
 		case c.Answered:
 			part += ", answered in " + milliseconds(c.RTTms)
-		case c.Heard || c.Arrived:
+		case c.Heard || c.Arrived || c.Came:
 			_, what := oneWay(c)
 			part += ", " + what
 		case c.Error != "":

@@ -55,6 +55,18 @@ MOVE  TRIGGER  SELECTED  VERDICT  REVISION  TOOK     GAP OUT/IN   SENT AGAIN  CO
 		t.Errorf("got\n%s\nwant\n%s", out.String(), want)
 	}
 	out.Reset()
+	two := exampleStatus()
+	two.Path.Down = &client.PathStatus{Encapsulation: "udp-4500", Local: "192.168.1.7:40001", Remote: "198.51.100.2:4500"}
+	two.Registrations[0].Down = "udp-4500"
+	if err := printStatus(&out, two); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"path back    udp-4500, 198.51.100.2:4500 to 192.168.1.7:40001; nothing passes both ways\n", "  udp / udp-4500  napt"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %q in\n%s", want, out.String())
+		}
+	}
+	out.Reset()
 	if err := printStatus(&out, client.Status{State: "connecting", Server: "a:1", LastError: "no route"}); err != nil {
 		t.Fatal(err)
 	}

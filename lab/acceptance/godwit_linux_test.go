@@ -168,6 +168,9 @@ type status struct {
 		RTT           float64   `json:"rtt_ms"`
 		Verdict       string    `json:"verdict"`
 		Since         time.Time `json:"since"`
+		Down          struct {
+			Encapsulation string `json:"encapsulation"`
+		} `json:"down"`
 	} `json:"path"`
 	Standby *struct {
 		Encapsulation string `json:"encapsulation"`

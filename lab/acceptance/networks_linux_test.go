@@ -163,7 +163,8 @@ type diagnosis struct {
 	TLSError       string   `json:"tls_error"`
 	ClockAhead     *float64 `json:"clock_ahead_s"`
 	Portal         *portalStatus
-	Use, Because   string
+	Use, Down      string
+	Because        string
 }
 
 // A diagnosed is one encapsulation of a diagnosis.

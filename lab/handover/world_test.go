@@ -72,6 +72,7 @@ type world struct {
 	wrap      func(transports.Transport) transports.Transport // of clients that join; nil leaves them
 	only      []transports.Transport                          // of clients that join; the usual ones if nil
 	adjust    func(*client.Config)                            // of clients that join, if set
+	takes     []transports.Name                               // what the server takes; the default if nil
 	allowPort func(user, network string, at netip.AddrPort) bool
 	log       io.Writer  // takes what is logged at level info, if set
 	ended     chan error // takes what clients end with, if set
@@ -134,6 +135,7 @@ func (w *world) serve() {
 		Logger:         w.logger("server"),
 		Network:        w.host,
 		Listen:         netip.MustParseAddrPort(serverAt),
+		Encapsulations: w.takes,
 		PrivateKey:     w.serverKey,
 		TLSCertificate: w.cert,
 		WebSocketPath:  wsPath,

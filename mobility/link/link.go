@@ -145,6 +145,8 @@ type path struct {
 	validated atomic.Bool
 	credit    atomic.Int64 // bytes that may be sent before validation
 
+	from atomic.Pointer[transports.Carrier] // by which the peer's packets come, if that is another; nil: none
+
 	also atomic.Pointer[second] // by which everything is sent too; nil: none
 }
 

@@ -86,8 +86,8 @@ func (l *Link) PathMTU() (out, in int, state pathmtu.State) {
 	if state = d.search.State(); state != pathmtu.Base {
 		out = d.search.PathMTU()
 	}
-	if d.by == p.carrier {
-		in = d.most + headers(p.carrier)
+	if d.by != nil && p.hears(d.by) {
+		in = d.most + headers(d.by)
 	}
 	return out, in, state
 }

@@ -134,8 +134,8 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		l.promote(e)
 	}
 	p := l.path.Load()
-	current := p != nil && p.carrier == c
-	if current && !p.validated.Load() {
+	current := p.hears(c)
+	if current && p.carrier == c && !p.validated.Load() {
 		// A registration is answered, with as much.
 		credit := 3 * size
 		for _, ip := range opened {
@@ -165,7 +165,7 @@ func (t *Table) open(e *inbound, c transports.Carrier, b *batch, size int) {
 		l.c.Elsewhere(c, len(last))
 	}
 	// A dummy packet, which opens to nothing, says only that the peer is there.
-	answer := current && (authentic > len(b.data) || !l.recovery.answers(c))
+	answer := current && (authentic > len(b.data) || !l.recovery.answers(p.carrier))
 	l.life.heard(answer, len(b.data) > 0)
 	understood, echoes := 0, 0
 	for _, n := range notes {

@@ -57,10 +57,12 @@ const (
 	elemFlags       = 12
 	elemCookie      = 13
 	elemDecision    = 14
+	elemDown        = 15
 
 	elemSkippable = 128
 	elemTrigger   = 128
 	elemHeard     = 129
+	elemWays      = 130
 
 	elemHeaderLen = 3 // type 8, length 16
 )
@@ -70,6 +72,7 @@ const (
 	flagProbe     = 0x01
 	flagValidated = 0x02
 	flagHere      = 0x04
+	flagOneWay    = 0x08
 )
 
 func malformed(format string, a ...any) error {
@@ -102,7 +105,12 @@ func (r *Request) AppendBinary(b []byte) ([]byte, error) {
 	}
 	w.cookie(r.Cookie)
 	w.decision(r.Decision)
+	if r.Down != "" && r.Decision == 0 {
+		w.fail("way down %s without a decision", r.Down)
+	}
+	w.down(r.Down)
 	w.trigger(r.Trigger)
+	w.ways(r.Ways)
 	return w.finish(len(b), start)
 }
 
@@ -145,8 +153,13 @@ func (r *Request) UnmarshalBinary(b []byte) error {
 			m.Cookie = v.cookie()
 		case elemDecision:
 			m.Decision = v.uint16()
+		case elemDown:
+			m.Down = v.name()
+			v.check(m.Down != "" && m.Decision != 0)
 		case elemTrigger:
 			m.Trigger = v.trigger()
+		case elemWays:
+			m.Ways = v.ways()
 		default:
 			v.unknown()
 		}
@@ -197,6 +210,9 @@ func (r *Reply) AppendBinary(b []byte) ([]byte, error) {
 	if r.Here {
 		f |= flagHere
 	}
+	if r.OneWay {
+		f |= flagOneWay
+	}
 	w.flags(f)
 	w.cookie(r.Cookie)
 	w.decision(r.Decision)
@@ -243,8 +259,8 @@ func (r *Reply) UnmarshalBinary(b []byte) error {
 			m.PaddedSize = v.uint16()
 		case elemFlags:
 			f := v.uint8()
-			v.check(f != 0 && f&^(flagValidated|flagHere) == 0)
-			m.Validated, m.Here = f&flagValidated != 0, f&flagHere != 0
+			v.check(f != 0 && f&^(flagValidated|flagHere|flagOneWay) == 0)
+			m.Validated, m.Here, m.OneWay = f&flagValidated != 0, f&flagHere != 0, f&flagOneWay != 0
 		case elemCookie:
 			m.Cookie = v.cookie()
 		case elemDecision:

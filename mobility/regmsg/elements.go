@@ -223,6 +223,32 @@ func (w *writer) decision(n uint16) {
 	}
 }
 
+func (w *writer) down(n transports.Name) {
+	if n == "" {
+		return
+	}
+	w.elem(elemDown, func() { w.name(n) })
+}
+
+func (w *writer) ways(ws []Way) {
+	if len(ws) > MaxWays {
+		w.fail("%d ways", len(ws))
+	}
+	if len(ws) == 0 {
+		return
+	}
+	w.elem(elemWays, func() {
+		for _, x := range ws {
+			if x.Encapsulation == "" {
+				w.fail("encapsulation without a name")
+			}
+			w.name(x.Encapsulation)
+			w.addrPort(x.Local)
+			w.addrPort(x.Remote)
+		}
+	})
+}
+
 func (w *writer) trigger(t Trigger) {
 	if t != 0 {
 		w.elem(elemTrigger, func() { w.b = append(w.b, byte(t)) })
@@ -363,6 +389,16 @@ func (r *reader) heard() (hs []Heard) {
 	}
 	r.check(len(hs) > 0)
 	return hs
+}
+
+func (r *reader) ways() (ws []Way) {
+	for !r.bad && len(r.b) > 0 && len(ws) < MaxWays {
+		x := Way{Encapsulation: r.name(), Local: r.addrPort(), Remote: r.addrPort()}
+		r.check(x.Encapsulation != "")
+		ws = append(ws, x)
+	}
+	r.check(len(ws) > 0)
+	return ws
 }
 
 // trigger reads a trigger; one of later versions counts as not told.

@@ -36,6 +36,7 @@ const VendorID = 32473
 // Bounds of what a message carries.
 const (
 	MaxNames        = 16  // encapsulations supported or offered
+	MaxWays         = 4   // carriers by which an answer is asked for
 	MaxNameLen      = 32  // bytes of an encapsulation's name
 	MaxString       = 255 // bytes of an authority, a path or a proxy
 	MaxMissing      = 142 // bytes of the receive state's bitmap
@@ -208,9 +209,25 @@ type Request struct {
 
 	Cookie Cookie // of the reply that is confirmed; zero in a plain request
 
+	// Down, in a confirmation with a decision, is the encapsulation by which the
+	// server's data shall come, where that is another than the one by which the
+	// decision comes; Cookie is that of a reply which came by it. Empty: the same.
+	Down transports.Name
+
 	// Trigger says why the registration was started, for what the server counts;
 	// nothing depends on it.
 	Trigger Trigger
+
+	// Ways are other carriers by which an answer is asked for, since nothing that
+	// answers both ways was found.
+	Ways []Way
+}
+
+// A Way is a carrier by which the client can hear, as it sees it. Whether what it
+// sends by that gets there is not known.
+type Way struct {
+	Encapsulation transports.Name
+	Local, Remote netip.AddrPort // of the client
 }
 
 // Confirmation reports that the request echoes a cookie.
@@ -245,8 +262,11 @@ type Reply struct {
 	// Validated says that the server knows that the client receives at this
 	// path's address: the cookie need not be echoed.
 	Validated bool
-	Cookie    Cookie // to be echoed in a confirmation
-	Decision  uint16 // the last one that the server obeys; 0: none
+	// OneWay says that no request of full size has come by this reply's way: it
+	// answers one that asked for it by another (Request.Ways).
+	OneWay   bool
+	Cookie   Cookie // to be echoed in a confirmation
+	Decision uint16 // the last one that the server obeys; 0: none
 
 	// Heard are the encapsulations by which copies of this registration have come,
 	// but for what this reply says by itself: where no answer gets back, the client learns that its own do get there.

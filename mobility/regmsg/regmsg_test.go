@@ -132,6 +132,47 @@ var vectors = []struct {
 		 01 0004 00000006
 		 04 0006 03 756470 00 00`,
 	},
+	{
+		"request that asks for an answer by other ways",
+		&Request{
+			Lifetime: LifetimeInfinity, Identification: 8, Number: 9, Sent: transports.Description{Encapsulation: "udp"},
+			Ways: []Way{
+				{Encapsulation: "udp-4500", Local: netip.MustParseAddrPort("10.1.0.2:40000"), Remote: netip.MustParseAddrPort("198.51.100.2:4500")},
+				{Encapsulation: "tcp"},
+			},
+		},
+		`01 20 ffff 00000000 00000000 00000000 0000000000000008
+		 26 00 0036 00007ed9 0001
+		 01 0004 00000009
+		 04 0006 03 756470 00 00
+		 82 001d 08 7564702d34353030 04 0a010002 9c40 04 c6336402 1194 03 746370 00 00`,
+	},
+	{
+		"decision for two ways",
+		&Request{
+			Lifetime: LifetimeInfinity, Identification: 8, Number: 9, Sent: transports.Description{Encapsulation: "udp"},
+			PaddedSize: 1, Cookie: cookie, Decision: 1, Down: "udp-4500",
+		},
+		`01 20 ffff 00000000 00000000 00000000 0000000000000008
+		 26 00 003f 00007ed9 0001
+		 01 0004 00000009
+		 04 0006 03 756470 00 00
+		 0b 0002 0001
+		 0d 0010 a0a1a2a3a4a5a6a7a8a9aaabacadaeaf
+		 0e 0002 0001
+		 0f 0009 08 7564702d34353030`,
+	},
+	{
+		"reply by one way",
+		&Reply{Number: 1, OneWay: true},
+		`03 00 0000 00000000 00000000 0000000000000000
+		 26 00 0023 00007ed9 0002
+		 01 0004 00000001
+		 04 0003 00 00 00
+		 05 0003 00 00 00
+		 09 0003 0000 00
+		 0c 0001 08`,
+	},
 }
 
 func unhex(t testing.TB, s string) []byte {
@@ -200,6 +241,10 @@ func TestForeign(t *testing.T) {
 		{"element with a byte too many", head + "26 00 001a 00007ed9 0001" + number + "04 000a 00 04 c0a8010a 1194 00 ff", ErrMalformed},
 		{"name that is none", head + "26 00 001a 00007ed9 0001" + number + "04 000a 01 20 04 c0a8010a 1194 00", ErrMalformed},
 		{"another message", "02" + head[2:], ErrUnsupported},
+		{"way down without a decision", head + "26 00 0020 00007ed9 0001" + number + sent + "0f 0004 03 746370", ErrMalformed},
+		{"no ways", head + "26 00 001c 00007ed9 0001" + number + sent + "82 0000", ErrMalformed},
+		{"a way without a name", head + "26 00 001f 00007ed9 0001" + number + sent + "82 0003 00 00 00", ErrMalformed},
+		{"a way more than there may be", head + "26 00 0035 00007ed9 0001" + number + sent + "82 0019" + strings.Repeat(" 02 7878 00 00", MaxWays+1), ErrMalformed},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			if _, err := Parse(unhex(t, tt.hex)); !errors.Is(err, tt.want) {
@@ -222,6 +267,9 @@ func TestBounds(t *testing.T) {
 		"empty name in a list":    &Request{Supported: []transports.Name{""}},
 		"long path":               &Request{Sent: transports.Description{Path: strings.Repeat("x", MaxString+1)}},
 		"long receive state":      &Request{Received: ReceiveState{Missing: make([]byte, MaxMissing+1)}},
+		"too many ways":           &Request{Ways: make([]Way, MaxWays+1)},
+		"way without a name":      &Request{Ways: make([]Way, 1)},
+		"way down, not decided":   &Request{Down: "udp"},
 		"verdict that is none":    &Reply{Verdict: numVerdicts},
 	} {
 		t.Run(name, func(t *testing.T) {

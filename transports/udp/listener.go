@@ -60,6 +60,21 @@ func (o Options) Listen(n transports.Network, local netip.AddrPort, h transports
 	}, nil
 }
 
+// Reach makes a carrier to a remote address from which nothing has come: its peer may
+// be where datagrams arrive and none leave from. Local is the address of this host to
+// send from. False: there is one already, of whomever it is.
+func (l *Listener) Reach(local netip.Addr, remote netip.AddrPort) (transports.Carrier, bool) {
+	at := peer{local: local, remote: transports.Unmap(remote)}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed || l.cache.get(at, time.Now()) != nil {
+		return nil, false
+	}
+	c := &served{l: l, peer: at, mtu: l.opts.mtu(at.remote.Addr())}
+	l.cache.add(c, time.Now())
+	return c, true
+}
+
 // Addr is the address the socket is bound to.
 func (l *Listener) Addr() netip.AddrPort { return l.local }
 

@@ -42,7 +42,7 @@ function path(s) {
   const p = s.path;
   nodes.push(["This machine", p ? p.local : "", "tunnel"]);
   if (p && between[p.verdict]) nodes.push([...between[p.verdict], "between"]);
-  nodes.push(["Server", p ? p.remote + " by " + p.encapsulation : s.server, ""]);
+  nodes.push(["Server", p ? p.remote + " by " + p.encapsulation + (p.down ? ", back by " + p.down.encapsulation : "") : s.server, ""]);
   nodes.push(["Targets", "the internet", ""]);
   $("path").replaceChildren(...nodes.map(([title, sub, kind]) => {
     const li = el("li", undefined, kind), box = el("div", undefined, "node");
@@ -89,7 +89,9 @@ function ways(s) {
   $("ways").replaceChildren(...[...seen.values()].map((c) => {
     const tr = el("tr");
     const name = el("td", c.encapsulation);
-    if (s.path && s.path.encapsulation === c.encapsulation) name.append(el("span", " in use", "good"));
+    const down = s.path && s.path.down && s.path.down.encapsulation;
+    if (s.path && s.path.encapsulation === c.encapsulation) name.append(el("span", down ? " in use, up" : " in use", "good"));
+    if (down === c.encapsulation) name.append(el("span", " in use, down", "good"));
     tr.append(name,
       c.answered ? el("td", "answered", "good") : el("td", c.error || "no answer", c.error ? "bad" : "dim"),
       el("td", c.answered ? millis(c.rtt_ms) : "–", "n"),
@@ -104,7 +106,7 @@ function moves(s) {
     const li = el("li");
     const at = el("time", new Date(r.started).toLocaleTimeString());
     at.dateTime = r.started;
-    const tail = r.selected ? ": on " + r.selected + " after " + millis(r.duration_ms) : r.done ? ": no answer" : ": waiting for an answer";
+    const tail = r.selected ? ": on " + r.selected + (r.down ? " and back by " + r.down : "") + " after " + millis(r.duration_ms) : r.done ? ": no answer" : ": waiting for an answer";
     const gap = Math.max(r.gap_in_ms, r.gap_out_ms);
     li.append(at, el("span", (why[r.trigger] || r.trigger) + tail + (gap > 0 ? ", data paused for " + millis(gap) : "")));
     return li;
