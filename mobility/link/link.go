@@ -118,6 +118,7 @@ type Link struct {
 	closed    bool
 	wg        sync.WaitGroup
 
+	alarms   alarms
 	life     liveness
 	flight   flight
 	recovery recovery
@@ -164,6 +165,13 @@ func New(c Config) *Link {
 	}
 	l.changed.L = &l.mu
 	l.life.link, l.flight.link, l.recovery.link, l.mtu.link = l, l, l, l
+	for a, f := range map[*alarm]func(){
+		&l.life.ack: l.life.checkAck, &l.life.silence: l.life.checkSilence,
+		&l.recovery.got.due: l.recovery.reportNow, &l.recovery.look: l.recovery.lookAgain, &l.recovery.tail: l.recovery.checkTail,
+		&l.mtu.due: l.mtu.run, &l.mtu.later: l.mtu.answerNow,
+	} {
+		a.of, a.f = &l.alarms, f
+	}
 	l.recovery.on.Store(c.Recover)
 	l.discover.Store(c.Discover)
 	l.life.rtt.Store(int64(MinSilence / 3))
@@ -193,9 +201,8 @@ func (l *Link) Close() {
 	l.changed.Broadcast()
 	l.mu.Unlock()
 	l.queue.Close()
-	l.life.stop()
+	l.alarms.stop()
 	l.recovery.stop()
-	l.mtu.stop()
 	l.wg.Wait()
 	l.flight.stop()
 }

@@ -1,7 +1,6 @@
 package link
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -32,17 +31,12 @@ type liveness struct {
 	out        atomic.Int64 // when anything last went out
 	unanswered atomic.Int64 // when data went out with nothing heard since; 0: none
 
-	ackArmed, silenceArmed atomic.Bool
+	ack, silence alarm
 
-	// Of the silence timer's function, which never runs twice at a time.
+	// Of checkSilence, which never runs twice at a time.
 	asked     int   // pairs of probes sent
 	askedFor  int64 // the value of unanswered that they are about
 	lastAsked int64
-
-	mu           sync.Mutex
-	ack, silence *time.Timer
-	stopped      bool
-	wg           sync.WaitGroup
 }
 
 // sent notes that data has gone out.
@@ -53,8 +47,8 @@ func (v *liveness) sent() {
 	if v.link.c.Silence == nil {
 		return
 	}
-	if v.unanswered.CompareAndSwap(0, now) && !v.silenceArmed.Swap(true) {
-		v.arm(&v.silence, v.overdue(), v.checkSilence)
+	if v.unanswered.CompareAndSwap(0, now) {
+		v.silence.in(v.overdue())
 	}
 }
 
@@ -81,9 +75,7 @@ func (v *liveness) heard(answer, data bool) {
 	}
 	v.dataIn.Store(now)
 	v.link.pauseIn.data(now)
-	if !v.ackArmed.Swap(true) {
-		v.arm(&v.ack, AckDelay, v.checkAck)
-	}
+	v.ack.in(AckDelay)
 }
 
 // forget takes back that an answer is expected.
@@ -93,39 +85,12 @@ func (v *liveness) limit() time.Duration {
 	return max(MinSilence, 3*time.Duration(v.rtt.Load()))
 }
 
-func (v *liveness) arm(t **time.Timer, d time.Duration, f func()) {
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	if v.stopped {
-		return
-	}
-	if *t == nil {
-		*t = time.AfterFunc(d, func() {
-			v.mu.Lock()
-			if v.stopped {
-				v.mu.Unlock()
-				return
-			}
-			v.wg.Add(1)
-			v.mu.Unlock()
-			defer v.wg.Done()
-			f()
-		})
-		return
-	}
-	(*t).Reset(d)
-}
-
 func (v *liveness) checkAck() {
 	in := v.dataIn.Load()
 	if age := clock.Since(in); age < AckDelay {
 		// Data came since the timer was set; it has its own time to be answered.
-		v.arm(&v.ack, AckDelay-age, v.checkAck)
+		v.ack.in(AckDelay - age)
 		return
-	}
-	v.ackArmed.Store(false)
-	if v.dataIn.Load() != in && !v.ackArmed.Swap(true) {
-		v.arm(&v.ack, AckDelay, v.checkAck)
 	}
 	if v.out.Load() > in {
 		return
@@ -171,10 +136,6 @@ func (v *liveness) probed(n int) {
 func (v *liveness) checkSilence() {
 	since := v.unanswered.Load()
 	if since == 0 {
-		v.silenceArmed.Store(false)
-		if u := v.unanswered.Load(); u != 0 && !v.silenceArmed.Swap(true) {
-			v.arm(&v.silence, v.overdue(), v.checkSilence)
-		}
 		return
 	}
 	if since != v.askedFor {
@@ -199,22 +160,9 @@ func (v *liveness) checkSilence() {
 		wait = max(limit-time.Duration(now-since), limit*5/12-time.Duration(now-v.lastAsked))
 	}
 	if wait > 0 {
-		v.arm(&v.silence, wait, v.checkSilence)
+		v.silence.in(wait)
 		return
 	}
-	v.silenceArmed.Store(false)
 	v.unanswered.Store(0)
 	v.link.c.Silence()
-}
-
-func (v *liveness) stop() {
-	v.mu.Lock()
-	v.stopped = true
-	for _, t := range []*time.Timer{v.ack, v.silence} {
-		if t != nil {
-			t.Stop()
-		}
-	}
-	v.mu.Unlock()
-	v.wg.Wait()
 }

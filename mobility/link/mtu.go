@@ -18,15 +18,15 @@ import (
 type discovery struct {
 	link *Link
 
-	mu      sync.Mutex
-	path    *path // that search is about
-	search  *pathmtu.Search
-	state   pathmtu.State // that Config.PathMTU was told of
-	first   int           // what the next path may take, with all headers; 0: unknown
-	timer   *time.Timer
-	later   *time.Timer // answers a question after a pause
-	stopped bool
-	wg      sync.WaitGroup
+	due   alarm // runs what is due
+	later alarm // answers a question after a pause
+
+	mu       sync.Mutex
+	path     *path // that search is about
+	search   *pathmtu.Search
+	state    pathmtu.State // that Config.PathMTU was told of
+	first    int           // what the next path may take, with all headers; 0: unknown
+	question uint32        // to be answered later
 
 	// The largest request that came by the carrier in use.
 	by   transports.Carrier
@@ -119,7 +119,7 @@ func (d *discovery) run() {
 	l := d.link
 	d.mu.Lock()
 	p, s := d.path, d.search
-	if s == nil || d.stopped || !p.needed.Load() || l.path.Load() != p || !p.validated.Load() || l.outbound.Load() == nil {
+	if s == nil || !p.needed.Load() || l.path.Load() != p || !p.validated.Load() || l.outbound.Load() == nil {
 		d.mu.Unlock()
 		return
 	}
@@ -151,31 +151,13 @@ func (d *discovery) settle(now time.Time) {
 	if st := s.State(); st != d.state {
 		d.state = st
 		if f := d.link.c.PathMTU; f != nil && st == pathmtu.Complete {
-			d.wg.Go(func() { f(s.PathMTU()) })
+			mtu := s.PathMTU()
+			d.link.alarms.launch(func() { f(mtu) })
 		}
 	}
-	t := s.NextTimeout()
-	if t.IsZero() || d.stopped {
-		return
+	if t := s.NextTimeout(); !t.IsZero() {
+		d.due.move(max(t.Sub(now), time.Millisecond))
 	}
-	wait := max(t.Sub(now), time.Millisecond)
-	if d.timer == nil {
-		d.timer = time.AfterFunc(wait, d.due)
-	} else {
-		d.timer.Reset(wait)
-	}
-}
-
-func (d *discovery) due() {
-	d.mu.Lock()
-	if d.stopped {
-		d.mu.Unlock()
-		return
-	}
-	d.wg.Add(1)
-	d.mu.Unlock()
-	defer d.wg.Done()
-	d.run()
 }
 
 // need says that somebody wants to know how large packets may be: one was cut to the
@@ -189,7 +171,7 @@ func (d *discovery) need(p *path) {
 // answered takes the answer to a probe.
 func (d *discovery) answered(number uint32) {
 	d.mu.Lock()
-	if d.search == nil || d.stopped {
+	if d.search == nil {
 		d.mu.Unlock()
 		return
 	}
@@ -211,7 +193,7 @@ func (d *discovery) received(c transports.Carrier, size int) {
 // suspect is told that full packets do not arrive.
 func (d *discovery) suspect() {
 	d.mu.Lock()
-	if d.search == nil || d.stopped {
+	if d.search == nil {
 		d.mu.Unlock()
 		return
 	}
@@ -224,35 +206,15 @@ func (d *discovery) suspect() {
 func (d *discovery) answerLater(e echo) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.stopped {
-		return
-	}
-	if d.later != nil {
-		d.later.Stop()
-	}
-	d.later = time.AfterFunc(e.after, func() {
-		d.mu.Lock()
-		if d.stopped {
-			d.mu.Unlock()
-			return
-		}
-		d.wg.Add(1)
-		d.mu.Unlock()
-		defer d.wg.Done()
-		_ = d.link.sendNote(echo{answer: true, number: e.number}.append(nil), 0)
-	})
+	d.question = e.number
+	d.later.move(e.after)
 }
 
-func (d *discovery) stop() {
+func (d *discovery) answerNow() {
 	d.mu.Lock()
-	d.stopped = true
-	for _, t := range []*time.Timer{d.timer, d.later} {
-		if t != nil {
-			t.Stop()
-		}
-	}
+	e := echo{answer: true, number: d.question}
 	d.mu.Unlock()
-	d.wg.Wait()
+	_ = d.link.sendNote(e.append(nil), 0)
 }
 
 // sendNoteBy seals a note, padded to padTo bytes if that is more, and sends it by a

@@ -37,15 +37,12 @@ type recovery struct {
 	again   []lost             // to be sent again
 	last    report             // of which only the state is kept
 	missing [maxMissing]byte
-	look    *time.Timer // looks at last again
-	looking bool
+	look    alarm     // looks at last again
 	blocked time.Time // since when nothing may leave; zero: it may
 	held    bool      // something waited for its turn since the queue was empty
-	tail    *time.Timer
-	armed   bool
+	tail    alarm
 	tries   int // of the tail, since the last report
 	stopped bool
-	wg      sync.WaitGroup
 }
 
 // lost is a packet of the flight of which pieces are missing.
@@ -99,8 +96,7 @@ type arrivals struct {
 	bytes    uint64    // of ESP packets
 	packets  int       // of data, since the last report
 	reported time.Time
-	timer    *time.Timer
-	armed    bool
+	due      alarm     // reports
 	begin    time.Time // of the clock in reports
 }
 
@@ -145,8 +141,8 @@ func (r *recovery) received(e *inbound, c transports.Carrier, size, data int) (w
 		since := now.Sub(a.reported)
 		if urgent && since >= urgentEvery || a.packets >= reportPackets || since >= every {
 			note = a.report(now)
-		} else if !a.armed {
-			r.armReport(every - since)
+		} else {
+			a.due.in(every - since)
 		}
 	}
 	limit := min(max(holdTrips*time.Duration(r.link.life.rtt.Load()), minHold), maxHold)
@@ -156,39 +152,16 @@ func (r *recovery) received(e *inbound, c transports.Carrier, size, data int) (w
 	return way
 }
 
-// armReport has what was received reported after d; the caller holds got.mu.
-func (r *recovery) armReport(d time.Duration) {
+// reportNow reports what was received since the last report.
+func (r *recovery) reportNow() {
 	a := &r.got
-	a.armed = true
-	if a.timer != nil {
-		a.timer.Reset(d)
-		return
+	a.mu.Lock()
+	var note []byte
+	if a.packets > 0 {
+		note = a.report(time.Now())
 	}
-	a.timer = time.AfterFunc(d, func() {
-		if !r.enter() {
-			return
-		}
-		defer r.wg.Done()
-		a.mu.Lock()
-		a.armed = false
-		var note []byte
-		if a.packets > 0 {
-			note = a.report(time.Now())
-		}
-		a.mu.Unlock()
-		r.send(note)
-	})
-}
-
-// enter has stop wait for the caller, who must call wg.Done if it gives true.
-func (r *recovery) enter() bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.stopped {
-		return false
-	}
-	r.wg.Add(1)
-	return true
+	a.mu.Unlock()
+	r.send(note)
 }
 
 // report makes a report of what has come. The caller holds mu.
@@ -241,7 +214,7 @@ func (r *recovery) sent(c transports.Carrier, spi uint32, first, last uint64, n 
 		r.held = false
 	}
 	if data && r.control.Reported() {
-		r.armTail(now)
+		r.tail.in(r.tailAfter())
 	}
 }
 
@@ -369,14 +342,8 @@ func (r *recovery) find(now time.Time, out *esp.Outbound) (bytes int) {
 		at, _ := slices.BinarySearchFunc(r.again, f.turn()+1, func(a lost, turn int64) int { return cmp.Compare(a.turn(), turn) })
 		r.again = slices.Insert(r.again, at, f)
 	}
-	if early && !r.looking && !r.stopped {
-		r.looking = true
-		d := max(r.control.RoundTrip()/4, time.Millisecond)
-		if r.look == nil {
-			r.look = time.AfterFunc(d, r.lookAgain)
-		} else {
-			r.look.Reset(d)
-		}
+	if early {
+		r.look.in(max(r.control.RoundTrip()/4, time.Millisecond))
 	}
 	return bytes
 }
@@ -384,7 +351,6 @@ func (r *recovery) find(now time.Time, out *esp.Outbound) (bytes int) {
 func (r *recovery) lookAgain() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.looking = false
 	out := r.link.outbound.Load()
 	if r.stopped || r.control == nil || out == nil || out.SPI() != r.last.state.SPI {
 		return
@@ -437,27 +403,14 @@ func (r *recovery) take() []lost {
 	return again
 }
 
-// armTail sends the last packet again when no report has come for it: nothing
-// that left later shows that it is lost. The caller holds mu.
-func (r *recovery) armTail(now time.Time) {
-	if r.armed || r.stopped {
-		return
-	}
-	r.armed = true
-	d := r.tailAfter()
-	if r.tail != nil {
-		r.tail.Reset(d)
-		return
-	}
-	r.tail = time.AfterFunc(d, r.checkTail)
-}
-
 // tailAfter is when a report of a packet is overdue.
 func (r *recovery) tailAfter() time.Duration {
 	rtt := r.control.RoundTrip()
 	return (rtt + rtt/4 + 2*rate.Interval(rtt)) << min(r.tries, 6)
 }
 
+// checkTail sends the last packet again when no report has come for it: nothing
+// that left later shows that it is lost.
 func (r *recovery) checkTail() {
 	l := r.link
 	now := time.Now()
@@ -469,7 +422,6 @@ func (r *recovery) checkTail() {
 	}()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.armed = false
 	if r.stopped || r.control == nil {
 		return
 	}
@@ -482,8 +434,7 @@ func (r *recovery) checkTail() {
 		at = r.rose
 	}
 	if d := r.tailAfter() - now.Sub(at); d > 0 {
-		r.armed = true
-		r.tail.Reset(d)
+		r.tail.in(d)
 		return
 	}
 	r.tries++
@@ -499,22 +450,11 @@ func (r *recovery) checkTail() {
 func (r *recovery) stop() {
 	r.mu.Lock()
 	r.stopped = true
-	for _, t := range []*time.Timer{r.tail, r.look} {
-		if t != nil {
-			t.Stop()
-		}
-	}
 	for _, e := range r.again {
 		e.packet.Release()
 	}
 	r.again = nil
 	r.mu.Unlock()
-	r.got.mu.Lock()
-	if r.got.timer != nil {
-		r.got.timer.Stop()
-	}
-	r.got.mu.Unlock()
-	r.wg.Wait()
 }
 
 // resendNow sends again what is known to be lost. It runs on the pump.
