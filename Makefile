@@ -3,7 +3,7 @@
 # make fuzz    every fuzz target, FUZZTIME each (default 5m); FUZZ=name picks some
 # make interop tests against strongSwan
 # make interop6 tests ML-KEM against strongSwan 6, which it unpacks into a folder
-# make scenarios  a thousand random scenarios of moves; COUNT=n plays n, SEED=n just one
+# make scenarios  a thousand random scenarios of moves, COUNT=n plays n, SEED=n just one; and 500 of losses, LOSSES=n
 # make build   bin/godwit
 # make release  dist/: static binaries, Debian packages, checksums
 # make lint    format, vet, staticcheck, go.mod
@@ -108,11 +108,14 @@ virtualtime:
 	$(GO) test -modfile="$$modfile" -tags virtualtime ./lab/handover -args -offload=false -scenarios 10
 
 COUNT ?= 1000
+LOSSES ?= 500
 SEED ?= 0
 scenarios:
 	$(call step,random scenarios in virtual time)
 	@modfile=$$($(GO) run ./lab/virtualtime) && overlay=$$($(GO) run ./lab/virtualtime -wallclock) && \
 	$(GO) test -modfile="$$modfile" -overlay="$$overlay" -tags virtualtime,wallclock -timeout 60m -run TestRandomScenarios ./lab/handover -args -scenarios $(COUNT) -seed $(SEED)
+	@[ $(SEED) != 0 ] || { modfile=$$($(GO) run ./lab/virtualtime) && \
+	$(GO) test -modfile="$$modfile" -tags virtualtime -timeout 60m -run TestRandomLosses ./lab/handover -args -losses $(LOSSES); }
 
 # What is played again with offload switched off: data by every encapsulation,
 # across moves, and what a user of the proxy does first.

@@ -71,6 +71,12 @@ func (y *yield) count(queue bool, got, lost float64) {
 	}
 }
 
+// undo takes back what counted as lost and has come. Whether there was a queue
+// when it seemed lost is not known any more.
+func (y *yield) undo(bytes float64) {
+	y.calmLost, y.fullLost = max(y.calmLost-bytes, 0), max(y.fullLost-bytes, 0)
+}
+
 // congested says whether more is lost with a queue than without one.
 func (y *yield) congested() bool {
 	if y.fullLost == 0 {
