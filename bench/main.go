@@ -90,6 +90,7 @@ type options struct {
 	bytes       uint64 // of each transfer
 	lossyBytes  uint64 // the same, for the test lossy
 	limit       time.Duration
+	fairTime    time.Duration // of each transfer of the test fair
 	idleStreams int
 	idleClients int
 	each        int
@@ -125,7 +126,7 @@ Tests: down, up        one stream
        first           time to the first byte on a long path, in round trips
        clients         memory of idle clients at the server (godwit only)
        lossy           one stream each way over a long link that loses packets
-       fair            a download beside one outside of the tunnel, on a long link
+       fair            a stream beside others outside of the tunnel, and beside one in another, on a long link
 
 Flags:
 `
@@ -145,6 +146,7 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	lossy := f.String("lossybytes", "30M", "`size` of each transfer of the test lossy: the start counts less in a larger one")
 	f.IntVar(&o.rounds, "rounds", 3, "`number` of rounds; peers take turns within each")
 	f.DurationVar(&o.limit, "limit", 30*time.Second, "longest `time` of one transfer; what went until then counts")
+	f.DurationVar(&o.fairTime, "fairtime", 15*time.Second, "`time` that streams share the link in the test fair; there are 24 cases")
 	f.IntVar(&o.idleStreams, "streams", 1000, "`number` of idle streams for the test streams")
 	f.IntVar(&o.idleClients, "clients", 200, "`number` of idle clients for the test clients")
 	f.IntVar(&o.each, "each", 0, "`number` of idle streams that each of these clients holds")
@@ -192,6 +194,9 @@ func parseOptions(args []string, stderr io.Writer) (*options, error) {
 	}
 	if o.limit < time.Second || o.limit > time.Hour {
 		return nil, fmt.Errorf("-limit: %s is not between 1s and 1h", o.limit)
+	}
+	if o.fairTime < time.Second || o.fairTime > time.Hour {
+		return nil, fmt.Errorf("-fairtime: %s is not between 1s and 1h", o.fairTime)
 	}
 	if o.roundTrip < 2*time.Millisecond || o.roundTrip > 2*time.Second {
 		return nil, fmt.Errorf("-rtt: %s is not between 2ms and 2s", o.roundTrip)

@@ -48,7 +48,7 @@ func TestParseOptions(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		{"-tests", "sideways"}, {"-rounds", "0"}, {"-bytes", "much"}, {"-limit", "0s"}, {"-rtt", "1h"},
-		{"-streams", "100000"}, {"-clients", "0"}, {"down"}, {"-nonsense"},
+		{"-streams", "100000"}, {"-clients", "0"}, {"-fairtime", "1ms"}, {"down"}, {"-nonsense"},
 	} {
 		if _, err := parseOptions(args, &stderr); err == nil {
 			t.Errorf("%q is taken", args)

@@ -83,6 +83,17 @@ func measure(ctx context.Context, o *options, stderr io.Writer) (r *report.Repor
 			return nil, err
 		}
 	}
+	if slices.Contains(o.tests, report.Fair) || o.congestion != "" {
+		names := []string{o.congestion}
+		if slices.Contains(o.tests, report.Fair) {
+			names = append(names, report.Cubic, report.BBR)
+		}
+		undo, err := allow(names...)
+		defer undo()
+		if err != nil {
+			b.log.Warn("some congestion controls cannot be had", slog.Any("err", err))
+		}
+	}
 	b.report = &report.Report{Start: time.Now(), Rounds: o.rounds, Bytes: o.bytes}
 	peers, err = b.install(ctx, peers)
 	if err != nil {

@@ -24,6 +24,9 @@ type peer struct {
 
 	install func(ctx context.Context, in *installer) error
 	start   func(ctx context.Context, s *site) error
+	// another starts a second client of the same server, and gives its proxy's
+	// address. Nil where that is not prepared.
+	another func(ctx context.Context, s *site) (proxy string, err error)
 }
 
 // An installer installs what peers need and remembers where it is.
@@ -160,28 +163,41 @@ func godwit(name, encapsulation string) *peer {
 		encapsulation: encapsulation,
 		start: func(ctx context.Context, s *site) error {
 			program := s.programs["godwit"]
-			serverDir, clientDir := filepath.Join(s.dir, "server"), filepath.Join(s.dir, "client")
+			serverDir := filepath.Join(s.dir, "server")
 			endpoint := serverAddr.String() + ":443"
 			if _, err := s.run(ctx, s.server, program, "server", "init", "--endpoint", endpoint, "--listen", endpoint,
 				"--allow", targetNet.String(), "--dir", serverDir); err != nil {
-				return err
-			}
-			link, err := s.run(ctx, s.server, program, "server", "invite", "bench", "--dir", serverDir)
-			if err != nil {
-				return err
-			}
-			if _, err := s.run(ctx, s.client, program, "client", "join", strings.TrimSpace(link), "--dir", clientDir, "--offline"); err != nil {
 				return err
 			}
 			server := s.runServer(name+"-server", program, s.profile("server", name, "server", "run", "--dir", serverDir)...)
 			if err := expect(ctx, server.Stdout, "ready"); err != nil {
 				return err
 			}
-			client := s.runClient(name+"-client", program, s.profile("client", name, "client", "run", "--dir", clientDir,
-				"--listen", proxyAddress, "--encapsulations", encapsulation)...)
-			return expect(ctx, client.Stdout, "ready")
+			return s.godwitClient(ctx, name, encapsulation, proxyAddress)
+		},
+		another: func(ctx context.Context, s *site) (string, error) {
+			return anotherAddress, s.godwitClient(ctx, name+"-another", encapsulation, anotherAddress)
 		},
 	}
+}
+
+// anotherAddress is where a second client has its proxy.
+const anotherAddress = "127.0.0.1:1081"
+
+// godwitClient invites a client to the server in the site and starts it.
+func (s *site) godwitClient(ctx context.Context, name, encapsulation, proxy string) error {
+	program := s.programs["godwit"]
+	dir := filepath.Join(s.dir, name)
+	link, err := s.run(ctx, s.server, program, "server", "invite", name, "--dir", filepath.Join(s.dir, "server"))
+	if err != nil {
+		return err
+	}
+	if _, err := s.run(ctx, s.client, program, "client", "join", strings.TrimSpace(link), "--dir", dir, "--offline"); err != nil {
+		return err
+	}
+	client := s.runClient(name+"-client", program, s.profile("client", name, "client", "run", "--dir", dir,
+		"--listen", proxy, "--encapsulations", encapsulation)...)
+	return expect(ctx, client.Stdout, "ready")
 }
 
 // profile adds the flag for a CPU profile, if one is wanted.

@@ -316,66 +316,6 @@ func (b *bench) goodput(ctx context.Context, p *peer) (values map[report.Metric]
 	return values, note, nil
 }
 
-// fairTime is how long two downloads share the link, and fairAhead how long the
-// other one is there already.
-const (
-	fairTime  = 20 * time.Second
-	fairAhead = 2 * time.Second
-)
-
-// fair measures what a download takes of a link that another one outside of the
-// tunnel fills.
-func (b *bench) fair(ctx context.Context, p *peer, tests []report.Test) {
-	values, note, err := b.shares(ctx, p)
-	b.add(p, report.Fair, values, note, err)
-}
-
-func (b *bench) shares(ctx context.Context, p *peer) (values map[report.Metric]float64, note string, err error) {
-	if err := b.need(ctx, &b.shared, "shared", lossyTrip); err != nil {
-		return nil, "", err
-	}
-	b.shared.relay.SetFaults(netns.Faults{Rate: lossyRate, Queue: lossyQueue})
-	values = make(map[report.Metric]float64)
-	for _, m := range []struct {
-		metric     report.Metric
-		congestion string
-	}{{report.FairCubic, "cubic"}, {report.FairBBR, "bbr"}} {
-		err := within(func() error {
-			b.shared.target.Sysctl("net.ipv4.tcp_congestion_control", m.congestion)
-			return nil
-		})
-		if err != nil {
-			note += "no " + m.congestion + " in namespaces (net.ipv4.tcp_allowed_congestion_control). "
-			continue
-		}
-		s, err := open(ctx, b.shared, p, b.in, b.profiles, b.tag("fair"))
-		if err != nil {
-			return nil, "", err
-		}
-		var other, own load.Transfer
-		ended := make(chan error, 1)
-		go func() {
-			ended <- s.load(ctx, &other, "-do", "down", "-direct", "-bytes", "1000000000000", "-limit", (fairAhead + fairTime).String())
-		}()
-		err = sleep(ctx, fairAhead)
-		if err == nil {
-			err = s.load(ctx, &own, "-do", "down", "-bytes", "1000000000000", "-limit", fairTime.String())
-		}
-		err = errors.Join(err, <-ended)
-		said := s.said()
-		s.close()
-		if err != nil {
-			return nil, "", fmt.Errorf("beside %s: %w%s", m.congestion, err, said)
-		}
-		// The other had the link alone for a moment.
-		beside := max(float64(other.Bytes)-lossyRate*fairAhead.Seconds(), 0)
-		if sum := float64(own.Bytes) + beside; sum > 0 {
-			values[m.metric] = 2 * float64(own.Bytes) / sum
-		}
-	}
-	return values, note, nil
-}
-
 // need makes a network with a long link if there is none yet.
 func (b *bench) need(ctx context.Context, n **network, name string, roundTrip time.Duration) (err error) {
 	if *n == nil {

@@ -41,11 +41,6 @@ const (
 	LossyUp3    Metric = "mbit_up_3"
 	LossyUp10   Metric = "mbit_up_10"
 
-	// Of a fair share, beside one stream of the kernel's TCP with that congestion
-	// control; 1 is fair.
-	FairCubic Metric = "share_beside_cubic"
-	FairBBR   Metric = "share_beside_bbr"
-
 	ClientStream Metric = "client_kib_per_idle_stream"
 	ServerStream Metric = "server_kib_per_idle_stream"
 	ServerClient Metric = "server_kib_per_idle_client"

@@ -45,8 +45,8 @@ var sections = []section{
 	{Lossy, "One stream at 50 ms and 100 Mbit/s with a queue of 50 ms, Mbit/s, by what is lost", []column{
 		{"down 0 %", LossyDown0, false}, {"1 %", LossyDown1, false}, {"3 %", LossyDown3, false}, {"10 %", LossyDown10, false},
 		{"up 0 %", LossyUp0, false}, {"1 %", LossyUp1, false}, {"3 %", LossyUp3, false}, {"10 %", LossyUp10, false}}},
-	{Fair, "Share of a link of 100 Mbit/s at 50 ms beside one stream of the kernel's TCP; 1 is fair", []column{
-		{"beside CUBIC", FairCubic, false}, {"beside BBR", FairBBR, false}}},
+	{Fair, "Share of a link of 100 Mbit/s at 50 ms, down, by the queue in products of both and by whom it is shared with; 1 is fair", fairColumns("down")},
+	{Fair, "The same up", fairColumns("up")},
 	{Streams, "Memory of an idle stream", []column{
 		{"KiB client", ClientStream, false}, {"server", ServerStream, false}}},
 	{Clients, "An idle client at the server", []column{
