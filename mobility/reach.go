@@ -48,7 +48,7 @@ func (b *Binding) answerWays(now time.Time, m *regmsg.Request, a Arrival, c *bou
 		switch {
 		case o.validated || o.sent+size <= amplification*o.received:
 		case o.seen.Source.Addr() == c.seen.Source.Addr() && (c.validated || c.sent+size <= amplification*c.received):
-			c.sent += size
+			c.sent, o.sent = c.sent+size, o.sent-size // c pays
 		default:
 			continue
 		}
