@@ -13,7 +13,8 @@ import (
 	"github.com/godwit-net/godwit/transports"
 )
 
-// A Stream is what a Carrier runs on.
+// A Stream is what a Carrier runs on. One with a method NetConn gives the
+// connection beneath, for its rate to be watched.
 type Stream interface {
 	// WriteFrames writes whole frames, at most 64 KiB of them. It is called
 	// from one goroutine.
@@ -157,11 +158,13 @@ func (c *Carrier) Run(s Stream) {
 
 	var writer sync.WaitGroup
 	writer.Go(func() {
+		p := newPace(s, time.Now())
 		for {
 			chunk := c.queue.take()
 			if chunk == nil {
 				return
 			}
+			p.writes(len(chunk.bytes()), time.Now())
 			err := s.WriteFrames(chunk.bytes())
 			chunks.Put(chunk)
 			if err != nil {

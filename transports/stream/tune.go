@@ -34,14 +34,20 @@ func Describe(c net.Conn) transports.Description {
 
 // Tune prepares a TCP socket for packets. Other connections stay as they are.
 func Tune(c net.Conn) {
-	s := Innermost(c)
-	if w, ok := s.(interface{ Socket() *net.TCPConn }); ok {
-		s = w.Socket()
-	}
-	t, ok := s.(*net.TCPConn)
-	if !ok {
+	t := socket(c)
+	if t == nil {
 		return
 	}
 	t.SetNoDelay(true) // Go's default, but everything here depends on it
 	limitUnsent(t)
+}
+
+// socket is the system's socket beneath c; nil if there is none.
+func socket(c net.Conn) *net.TCPConn {
+	s := Innermost(c)
+	if w, ok := s.(interface{ Socket() *net.TCPConn }); ok {
+		s = w.Socket()
+	}
+	t, _ := s.(*net.TCPConn)
+	return t
 }

@@ -75,6 +75,8 @@ func dialTCP(ctx context.Context, o transports.Opening) (net.Conn, func() error,
 // frames is a connection past its prefix.
 type frames struct{ net.Conn }
 
+func (f frames) NetConn() net.Conn { return f.Conn }
+
 func (f frames) WriteFrames(b []byte) error {
 	_, err := f.Write(b)
 	return err

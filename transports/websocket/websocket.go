@@ -69,6 +69,8 @@ type messages struct {
 	deliver func([]transports.Packet)
 }
 
+func (m *messages) NetConn() net.Conn { return m.raw }
+
 func (m *messages) WriteFrames(b []byte) error {
 	if m.body == nil {
 		return m.ws.Write(context.Background(), websocket.MessageBinary, b)
